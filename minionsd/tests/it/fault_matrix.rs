@@ -485,7 +485,12 @@ async fn sigterm_during_exec_drains_within_the_grace_period_and_logs_the_rest() 
     let short = exec(&daemon, json!({ "command": "sh", "args": ["-c", waits] }));
     let long = exec(&daemon, json!({ "command": "sleep", "args": ["600"] }));
     let (short, long) = (tokio::spawn(short), tokio::spawn(long));
-    daemon.until("/vms/web-1", |vm| vm.json["pool"]["streams"] == 2).await;
+    // Both run: a place in the pool is taken before the program is started.
+    daemon
+        .until("/vms/web-1/execs", |listed| {
+            listed.json["execs"].as_array().is_some_and(|execs| execs.len() == 2)
+        })
+        .await;
     daemon.signal(Signal::TERM);
     // The daemon is stopping, but the short program may still end.
     until("the daemon accepts no new connections", async || daemon.get("/healthz").await.is_none())
