@@ -5,6 +5,7 @@ use crate::exec::{Executor, ProgramGroups};
 use crate::forward::ForwardDialer;
 use crate::forward::policy::ForwardPolicy;
 use crate::generation::GenerationTracker;
+use crate::host_stream::BoxedStream;
 use crate::identity::{AgentIdentity, IdentityError};
 use crate::net::NetworkConfigurator;
 use crate::ops::report_status::StatusSource;
@@ -165,6 +166,10 @@ impl Agent {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
+        self.serve_boxed(Box::new(stream)).await;
+    }
+
+    async fn serve_boxed(&self, stream: BoxedStream<'_>) {
         match self.shared.connections.try_acquire() {
             Ok(slot) => session::run(self, stream, slot).await,
             Err(_) => session::turn_away(stream).await,

@@ -4,12 +4,13 @@
 //! A host without a listener is not an error: it finds the agent by its probes.
 
 use crate::agent::Agent;
+use crate::host_stream::BoxedStream;
 use minions_proto::AgentPort;
 use minions_proto::announcement::ANNOUNCE_PORT;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 use tokio_vsock::{VMADDR_CID_HOST, VsockAddr, VsockStream};
@@ -69,10 +70,10 @@ async fn attempt(target: &AnnounceTarget, message: &[u8]) -> io::Result<()> {
     match target {
         AnnounceTarget::Host { .. } => {
             let host = VsockAddr::new(VMADDR_CID_HOST, ANNOUNCE_PORT);
-            send(VsockStream::connect(host).await?, message).await
+            send(Box::new(VsockStream::connect(host).await?), message).await
         }
         AnnounceTarget::Hybrid { path, .. } => {
-            send(UnixStream::connect(host_socket(path)).await?, message).await
+            send(Box::new(UnixStream::connect(host_socket(path)).await?), message).await
         }
     }
 }
@@ -85,7 +86,7 @@ fn host_socket(own: &Path) -> PathBuf {
 }
 
 /// Sends the message and waits for the end of the connection: some VMMs lose data of a connection that is closed early.
-async fn send(mut stream: impl AsyncRead + AsyncWrite + Unpin, message: &[u8]) -> io::Result<()> {
+async fn send(mut stream: BoxedStream<'_>, message: &[u8]) -> io::Result<()> {
     stream.write_all(message).await?;
     // Bytes from the host have no meaning.
     while stream.read(&mut [0; 64]).await? != 0 {}

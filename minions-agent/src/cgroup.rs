@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// Mount points of cgroup v2: the usual one, and the one on systems that also mount version 1.
 const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 
-/// Controllers that limit programs, and that give the agent priority over them.
+/// Controllers that limit programs, or give the agent priority over programs.
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 
 /// The tree of control groups, as this process sees it.

@@ -14,6 +14,7 @@ mod trusted_path;
 use crate::boot_clock::milliseconds;
 use crate::error_chain;
 use crate::exec::Executor;
+use crate::task::spawn_blocking;
 use minions_proto::message::{ExecReply, ExecStart, Outcome};
 use rustix::fs::{Access, access};
 use std::collections::BTreeMap;
@@ -22,7 +23,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 use trusted_path::is_trusted;
 

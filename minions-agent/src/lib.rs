@@ -27,7 +27,9 @@
 //! * `session`: one connection; frames in, replies out, deadlines around both.
 //! * `ops`: one file for each request. They validate, delegate, and map errors to replies.
 //! * `exec`: a child process, its process group, its bounded output.
+//! * `mountinfo`: the mounts of the guest.
 //! * `net`: interfaces, addresses, routes, the resolver's configuration.
+//! * `netlink`: messages of routing netlink, through which `net` reads and changes the kernel's state.
 //! * [`file_op`]: operations on files, each in a process of its own. Their parts that minionsctl also needs are in the
 //!   crate `minions-tree`: path resolution that other users of the guest cannot redirect, and tar streams.
 //! * [`forward`]: connections to ports and sockets inside the guest.
@@ -42,6 +44,9 @@
 //! * `errno_name`: names of the kernel's error numbers.
 //! * `error_chain`: text of an error together with its causes.
 //! * `lock`: locks that stay usable after a panic.
+//! * [`heap`]: settings of the allocator.
+//! * `host_stream`: a connection of the host, of any transport.
+//! * `task`: tasks and threads of the runtime.
 //! * `identity`: the boot id and the agent's instance id.
 
 pub mod agent;
@@ -55,13 +60,18 @@ mod exec;
 pub mod file_op;
 pub mod forward;
 mod generation;
+#[cfg(target_env = "gnu")]
+pub mod heap;
 mod hooks;
+mod host_stream;
 mod identity;
 pub mod init;
 pub mod listen;
 mod lock;
 pub mod log;
+mod mountinfo;
 mod net;
+mod netlink;
 mod ops;
 mod power;
 pub mod privileges;
@@ -69,6 +79,7 @@ pub mod protection;
 pub mod quiesce;
 mod session;
 pub mod supervision;
+mod task;
 mod watched;
 
 pub use agent::{Agent, AgentConfig, StartError};

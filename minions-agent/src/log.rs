@@ -10,13 +10,16 @@
 //!             └─ full: dropped, counted, and reported as soon as there is room
 //! ```
 
+mod line_subscriber;
+
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::Duration;
-use tracing_subscriber::fmt::MakeWriter;
+
+pub use line_subscriber::LineSubscriber;
 
 /// Most lines that wait to be written.
 const MAX_LINES: usize = 256;
@@ -101,26 +104,6 @@ fn write_all(waiting: &Receiver<LogEntry>, mut sink: impl Write, dropped: &Atomi
         if lost > 0 {
             let _ = writeln!(sink, "minions-agent: {lost} lines of this log were dropped");
         }
-    }
-}
-
-impl Write for LogWriter {
-    /// Queues a whole line; never fails.
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.say(line);
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for LogWriter {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
     }
 }
 

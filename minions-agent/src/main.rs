@@ -3,7 +3,7 @@
 use lexopt::{Arg, Parser, ValueExt};
 use minions_agent::announce::announce;
 use minions_agent::listen::{ListenAddress, ListenOption, Listener, PORT_VARIABLE};
-use minions_agent::log::LogWriter;
+use minions_agent::log::{LineSubscriber, LogWriter};
 use minions_agent::privileges::{self, PrivilegeError};
 use minions_agent::protection::{self, ProtectionReport, inherited};
 use minions_agent::quiesce::keeper;
@@ -93,6 +93,8 @@ fn main() -> ExitCode {
     }
     // All steps before `log` is created must run while the process has only one thread.
     inherited::forget();
+    #[cfg(target_env = "gnu")]
+    minions_agent::heap::keep_small();
     if let Some(options) = init::asked(std::env::args_os()) {
         let Err(error) = init::run(&options);
         return ended(Err(run_failure(error)), &LogWriter::to_standard_error());
@@ -217,12 +219,8 @@ fn run(
 ) -> Result<(), CommandError> {
     let ServeOptions { listen, mut config, announces, level } = options;
     log.take_panics();
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(log.clone())
-        .with_ansi(false)
-        .with_target(false)
-        .init();
+    let subscriber = LineSubscriber::new(level, log.clone());
+    tracing::subscriber::set_global_default(subscriber).map_err(run_failure)?;
     for failure in &protection.failures {
         tracing::warn!("cannot protect the agent from its programs completely: {failure}");
     }

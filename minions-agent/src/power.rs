@@ -123,7 +123,7 @@ async fn run(program: &'static str) -> io::Result<()> {
             .stderr(Stdio::null())
             .status()
     };
-    let status = tokio::task::spawn_blocking(run).await.map_err(io::Error::other)??;
+    let status = crate::task::spawn_blocking(run).await.map_err(io::Error::other)??;
     if status.success() { Ok(()) } else { Err(io::Error::other(format!("{program}: {status}"))) }
 }
 

@@ -57,6 +57,24 @@ fn descriptors(agent: &RunningAgent) -> usize {
 }
 
 #[tokio::test]
+async fn programs_run_after_others_whose_groups_were_killed() {
+    let agent = RunningAgent::start().await;
+    let ignores_the_end =
+        Exec { timeout_ms: Some(300), ..sh("trap '' TERM; sleep 100 & wait; sleep 100") };
+    for _ in 0..2 {
+        let ended = agent.call(&ignores_the_end).await.unwrap();
+        assert_eq!(ended.outcome, Some(Outcome::TimedOut));
+        // Two, because the first one may get a new group.
+        for _ in 0..2 {
+            let reply = agent.call(&exec("true", &[])).await.unwrap();
+            assert_eq!((reply.exit_code, reply.outcome), (0, Some(Outcome::Exited { code: 0 })));
+        }
+        let killed = agent.call(&sh("kill -KILL $$")).await.unwrap();
+        assert!(matches!(killed.outcome, Some(Outcome::Signaled { signal: 9, .. })));
+    }
+}
+
+#[tokio::test]
 async fn the_exit_code_is_that_of_the_program() {
     for code in [0, 1, 37, 255] {
         let reply = run(sh(&format!("exit {code}"))).await;

@@ -19,6 +19,9 @@ use tokio::io::AsyncWriteExt;
 
 const ALLOW: &str = "health,status,exec,quiesce";
 
+/// Lease whose end a test waits for, in milliseconds. All files of the host are synced within it, on a disk that may be busy.
+const SHORT_LEASE_MS: u64 = 5_000;
+
 /// Agent with hooks, which append their names to a file.
 struct HookedAgent {
     agent: RunningAgent,
@@ -127,7 +130,7 @@ async fn until_the_thaw_only_health_status_and_thaw_are_answered() {
 async fn the_end_of_the_lease_thaws_and_runs_the_thaw_hooks() {
     let guest = HookedAgent::start().await;
     guest.hook("thaw.d/10-a", "");
-    guest.quiesce(1000).await.unwrap();
+    guest.quiesce(SHORT_LEASE_MS).await.unwrap();
     until("the lease has ended", async || guest.remaining_ms().await.is_none().then_some(())).await;
     until("the thaw hook has run", async || (guest.ran() == "thaw thaw.d/10-a\n").then_some(()))
         .await;
@@ -159,7 +162,7 @@ fn go(guest: &HookedAgent) {
 async fn a_thaw_after_the_end_of_the_lease_is_no_success_although_the_thaw_hooks_still_run() {
     let guest = HookedAgent::start().await;
     guest.hook("thaw.d/10-slow", &until_go(&guest));
-    let quiesced = guest.quiesce(1000).await.unwrap();
+    let quiesced = guest.quiesce(SHORT_LEASE_MS).await.unwrap();
     until("the thaw hook runs", async || guest.ran().starts_with("thaw").then_some(())).await;
     for id in [Some(quiesced.id), None] {
         let late = guest.agent.call(&Thaw { id }).await.unwrap_err();

@@ -115,7 +115,7 @@ impl ChannelMessage {
 
     fn control(control: &impl Serialize) -> Self {
         // Names and numbers: JSON can represent all of them, and none is long.
-        let payload = serde_json::to_vec(control).unwrap_or_default().into();
+        let payload = json::to_vec(control).unwrap_or_default().into();
         Self { channel: Channel::Control, payload }
     }
 

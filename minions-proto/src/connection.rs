@@ -267,14 +267,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// [`ExchangeError::Lost`] if the stream broke, [`ExchangeError::TimedOut`] if it took not all of the
     /// request before `deadline`; the connection is then useless.
     pub async fn ask<C: Call>(&mut self, call: &C, deadline: Instant) -> Result<(), ExchangeError> {
-        let request = encode_request(call)?;
+        self.ask_encoded(&encode_request(call)?, deadline).await
+    }
+
+    /// Sends a call that [`encode_request`] has encoded, as [`ask`](Self::ask).
+    ///
+    /// Not cancel safe, but safe to cancel: the connection then stays poisoned.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ask`](Self::ask).
+    pub async fn ask_encoded(
+        &mut self,
+        request: &[u8],
+        deadline: Instant,
+    ) -> Result<(), ExchangeError> {
         if self.outstanding == 0 && self.liveness() == Liveness::Dead {
             let source = io::ErrorKind::ConnectionAborted.into();
             return Err(ExchangeError::Lost { sent: false, source });
         }
         self.poisoned = true;
         self.sending = true;
-        timeout_at(deadline, self.send(&request)).await.map_err(|_| ExchangeError::TimedOut)??;
+        timeout_at(deadline, self.send(request)).await.map_err(|_| ExchangeError::TimedOut)??;
         self.sending = false;
         self.outstanding += 1;
         Ok(())

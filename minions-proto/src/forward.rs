@@ -71,7 +71,7 @@ pub enum CloseReason {
 #[must_use]
 pub fn control(control: &impl Serialize) -> ChannelMessage {
     // Names and short texts: JSON can represent all of them.
-    let payload = serde_json::to_vec(control).unwrap_or_default().into();
+    let payload = json::to_vec(control).unwrap_or_default().into();
     ChannelMessage { channel: Channel::Control, payload }
 }
 

@@ -11,9 +11,10 @@
 //! The peer is not trusted with memory: both bounds of a length are checked before memory is
 //! reserved for it, and even then only for bytes that are about to be read.
 
+use crate::json::JsonSink;
 use bytes::{Buf, Bytes, BytesMut};
 use serde::Serialize;
-use std::io;
+use serde::ser::Error;
 
 /// Size of the length prefix, in bytes.
 pub const PREFIX_LEN: usize = 4;
@@ -61,40 +62,68 @@ pub enum EncodeError {
 /// [`FrameError::TooLong`] as soon as the encoding exceeds [`MAX_FRAME_LEN`]: never allocates more
 /// than that.
 pub fn encode<T: Serialize + ?Sized>(message: &T) -> Result<Vec<u8>, EncodeError> {
-    let mut sink = BoundedSink { bytes: vec![0; PREFIX_LEN], overflowed: false };
-    let written = serde_json::to_writer(&mut sink, message);
-    let payload_len = sink.bytes.len() - PREFIX_LEN;
-    if sink.overflowed {
-        return Err(FrameError::TooLong { len: payload_len }.into());
-    }
-    written.map_err(EncodeError::Json)?;
-    if payload_len == 0 {
-        return Err(FrameError::Empty.into());
-    }
-    let prefix =
-        u32::try_from(payload_len).map_err(|_| FrameError::TooLong { len: payload_len })?;
-    sink.bytes[..PREFIX_LEN].copy_from_slice(&prefix.to_be_bytes());
-    Ok(sink.bytes)
+    let mut sink = FrameSink::new();
+    let written = serde_json::to_writer(&mut sink.0, message);
+    sink.into_frame(written)
 }
 
-/// Buffer that refuses to grow beyond one frame.
-struct BoundedSink {
-    bytes: Vec<u8>,
-    overflowed: bool,
+/// Encodes the object `rest` as one frame, with a member in front of its own. Neither the name nor the value of that
+/// member may contain characters that JSON escapes.
+///
+/// `#[serde(flatten)]` has the same result, but brings a second copy of the code for each type.
+///
+/// # Errors
+///
+/// Those of [`encode`], and [`EncodeError::Json`] if `rest` is not an object.
+pub(crate) fn encode_after<T: Serialize + ?Sized>(
+    (name, value): (&str, &str),
+    rest: &T,
+) -> Result<Vec<u8>, EncodeError> {
+    let mut sink = FrameSink::new();
+    for part in ["{\"", name, "\":\"", value, "\""] {
+        sink.0.bytes.extend_from_slice(part.as_bytes());
+    }
+    let begin = sink.0.bytes.len();
+    let written = serde_json::to_writer(&mut sink.0, rest);
+    let joined = written.and_then(|()| sink.join_object(begin));
+    sink.into_frame(joined)
 }
 
-impl io::Write for BoundedSink {
-    fn write(&mut self, chunk: &[u8]) -> io::Result<usize> {
-        if self.bytes.len() - PREFIX_LEN + chunk.len() > MAX_FRAME_LEN {
-            self.overflowed = true;
-            return Err(io::ErrorKind::FileTooLarge.into());
+/// Payload of a frame while it is encoded. It refuses to grow beyond one frame.
+struct FrameSink(JsonSink);
+
+impl FrameSink {
+    fn new() -> Self {
+        let mut sink = JsonSink::bounded(PREFIX_LEN + MAX_FRAME_LEN);
+        sink.bytes.extend_from_slice(&[0; PREFIX_LEN]);
+        Self(sink)
+    }
+
+    /// Turns the object that begins at `begin` into further members of the object before it.
+    fn join_object(&mut self, begin: usize) -> serde_json::Result<()> {
+        match self.0.bytes.get(begin..) {
+            Some(b"{}") => _ = self.0.bytes.remove(begin),
+            Some([b'{', ..]) => self.0.bytes[begin] = b',',
+            _ => return Err(serde_json::Error::custom("the message is not an object")),
         }
-        self.bytes.extend_from_slice(chunk);
-        Ok(chunk.len())
+        Ok(())
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    /// Returns the frame, once its payload was `written`.
+    fn into_frame(self, written: serde_json::Result<()>) -> Result<Vec<u8>, EncodeError> {
+        let JsonSink { mut bytes, has_overflowed, .. } = self.0;
+        let payload_len = bytes.len() - PREFIX_LEN;
+        if has_overflowed {
+            return Err(FrameError::TooLong { len: payload_len }.into());
+        }
+        written.map_err(EncodeError::Json)?;
+        if payload_len == 0 {
+            return Err(FrameError::Empty.into());
+        }
+        let prefix =
+            u32::try_from(payload_len).map_err(|_| FrameError::TooLong { len: payload_len })?;
+        bytes[..PREFIX_LEN].copy_from_slice(&prefix.to_be_bytes());
+        Ok(bytes)
     }
 }
 
@@ -189,5 +218,40 @@ impl Decoder {
     fn announced(&self) -> Option<usize> {
         let prefix = self.buffer.first_chunk::<PREFIX_LEN>()?;
         usize::try_from(u32::from_be_bytes(*prefix)).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn after(rest: &serde_json::Value) -> Result<Vec<u8>, EncodeError> {
+        let frame = encode_after(("status", "ok"), rest)?;
+        let len = u32::from_be_bytes(*frame.first_chunk().unwrap());
+        assert_eq!(len as usize, frame.len() - PREFIX_LEN);
+        Ok(frame[PREFIX_LEN..].to_vec())
+    }
+
+    #[test]
+    fn an_object_follows_the_member_in_front_of_it() {
+        assert_eq!(after(&json!({})).unwrap(), br#"{"status":"ok"}"#);
+        assert_eq!(after(&json!({"a": {}})).unwrap(), br#"{"status":"ok","a":{}}"#);
+    }
+
+    #[test]
+    fn a_message_that_is_not_an_object_cannot_be_encoded() {
+        for rest in [json!([]), json!("text"), json!(1)] {
+            assert!(matches!(after(&rest), Err(EncodeError::Json(_))), "{rest}");
+        }
+    }
+
+    #[test]
+    fn the_limit_includes_the_member_in_front() {
+        let overhead = after(&json!({"a": ""})).unwrap().len();
+        let text = |len| json!({ "a": "x".repeat(len) });
+        assert_eq!(after(&text(MAX_FRAME_LEN - overhead)).unwrap().len(), MAX_FRAME_LEN);
+        let too_long = after(&text(MAX_FRAME_LEN - overhead + 1));
+        assert!(matches!(too_long, Err(EncodeError::Frame(FrameError::TooLong { .. }))));
     }
 }

@@ -1,10 +1,11 @@
-//! JSON from a peer, with a limit on its depth.
+//! JSON from a peer, with a limit on its depth, and JSON for a peer.
 //!
 //! serde_json limits the depth of the values that it keeps, but skips the value of an unknown field
 //! at any depth. So the depth is checked before parsing, in one pass that allocates nothing.
 
-use serde::Deserialize;
 use serde::de::Error;
+use serde::{Deserialize, Serialize};
+use std::io;
 
 /// Deepest nesting of lists and objects; equals serde_json's own limit.
 pub const MAX_DEPTH: usize = 127;
@@ -22,6 +23,54 @@ pub struct JsonTooDeep;
 pub fn from_slice<'de, T: Deserialize<'de>>(text: &'de [u8]) -> serde_json::Result<T> {
     check_depth(text).map_err(serde_json::Error::custom)?;
     serde_json::from_slice(text)
+}
+
+/// Encodes `value`.
+///
+/// Uses the writer of frames: each further type of writer would bring another copy of the code of each type that is
+/// encoded.
+///
+/// # Errors
+///
+/// The value contains something that JSON cannot represent.
+pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<Vec<u8>> {
+    let mut sink = JsonSink::bounded(usize::MAX);
+    serde_json::to_writer(&mut sink, value)?;
+    Ok(sink.bytes)
+}
+
+/// Buffer that refuses to grow beyond a length.
+pub(crate) struct JsonSink {
+    pub(crate) bytes: Vec<u8>,
+    /// True if something did not fit.
+    pub(crate) has_overflowed: bool,
+    most: usize,
+}
+
+impl JsonSink {
+    /// Creates a buffer for at most `most` bytes.
+    pub(crate) fn bounded(most: usize) -> Self {
+        Self { bytes: Vec::new(), has_overflowed: false, most }
+    }
+}
+
+impl io::Write for JsonSink {
+    fn write(&mut self, chunk: &[u8]) -> io::Result<usize> {
+        self.write_all(chunk).map(|()| chunk.len())
+    }
+
+    fn write_all(&mut self, chunk: &[u8]) -> io::Result<()> {
+        if chunk.len() > self.most - self.bytes.len() {
+            self.has_overflowed = true;
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(chunk);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Checks the depth of `text`, which need not be valid JSON.

@@ -26,15 +26,15 @@ use tar::EntryType;
 pub use crate::tar_reader::TarReader;
 pub use crate::unpack_options::{DeviceChoice, UnpackOptions};
 
-/// Largest length of the extended attributes of directories that contain a member, in bytes.
+/// Maximum total length of the extended attributes of all pending directories, in bytes.
 const MAX_PENDING: usize = 16 * 1024 * 1024;
 
 /// Names of the created files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CreatedNames<'a> {
-    /// The names in the stream, relative to the root. `is_new`: the stream also determines the attributes of the root.
+    /// The names in the stream, relative to the root.
     Members {
-        /// True if the root was created for this stream.
+        /// True if the root was created for this stream, which then also determines the attributes of the root.
         is_new: bool,
     },
     /// The stream must contain one file, not a directory, which gets this name in the root.
@@ -97,7 +97,7 @@ struct TreeUnpacker<'a> {
 }
 
 impl TreeUnpacker<'_> {
-    /// Returns the failure to read the stream.
+    /// Converts an error of reading the stream.
     fn unread(&self, error: &io::Error) -> FileError {
         FileError::refusal(Errno::BADMSG, self.path, "tar", &error.to_string())
     }

@@ -16,7 +16,7 @@ pub(super) struct ExecState {
     pub(super) stderr: OutputRing,
     pub(super) input: InputBuffer,
     pub(super) client: ClientPresence,
-    /// Number of the client's attachment: the newest one with the role `control`.
+    /// Number of the client's attachment (the newest one with the role `control`).
     pub(super) holder: u64,
     pub(super) orders: PendingOrders,
     /// True once the process is being told to end.
@@ -68,7 +68,7 @@ impl ExecState {
     /// Returns the number of processes that outlived the program and still run, or `None` without any.
     pub(super) fn left_running(&mut self) -> Option<u64> {
         let left = self.leftover.take_if(|left| !left.is_alive());
-        // Dropping the group removes its directory, or returns it to the pool.
+        // Dropping the group removes its directory, or returns it to the pool of control groups.
         drop(left);
         // Processes in subgroups are not counted; where there are no others, report one.
         self.leftover.as_ref().map(|left| left.processes().max(1))

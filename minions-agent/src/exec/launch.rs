@@ -10,6 +10,7 @@ use super::process::{
 };
 use super::user::{self, UserAccount};
 use crate::protection::ProgramDefaults;
+use crate::task::spawn_blocking;
 use minions_proto::message::{ExecStart, Tty};
 use rustix::fs::{Mode, OFlags, fcntl_setfl, open};
 use rustix::io::Errno;
@@ -25,7 +26,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::task::spawn_blocking;
 
 /// Value of `TERM` for requests that give none: most terminals understand it.
 const DEFAULT_TERM: &str = "xterm-256color";

@@ -28,7 +28,7 @@ pub(super) fn listed(mut execs: Vec<ExecInfo>) -> ExecListed {
 
 /// Returns the length of an entry as JSON, including the comma after it.
 fn len(info: &ExecInfo) -> usize {
-    serde_json::to_vec(info).map_or(0, |json| json.len() + 1)
+    minions_proto::json::to_vec(info).map_or(0, |json| json.len() + 1)
 }
 
 #[cfg(test)]

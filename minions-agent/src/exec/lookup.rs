@@ -1,7 +1,7 @@
 //! Lookup of a command's program file.
 //!
-//! The agent does not leave this to `execvp`, which runs a file without `#!` in a shell, and whose error number
-//! for "not found" covers three different mistakes.
+//! The agent does not leave this to `execvp`, which runs a file without `#!` in a shell. Its error number ENOENT also
+//! does not tell a missing program from a missing interpreter or dynamic loader.
 
 use super::error::ExecError;
 use rustix::fs::{Access, access};

@@ -3,26 +3,26 @@
 //! The programs of a killed agent keep running, but no process reads their output or waits for their end. The next
 //! agent finds them by their control groups and lists them as lost, so that a host can list, signal and end them.
 //!
-//! If the guest was restored since a program was started, the program is listed as inherited, as it was by the agent that
-//! was killed: its former id must not lead a clone to a program of its parent.
+//! If the guest was restored since a program was started, the program is listed as inherited, under an id that names
+//! its generation (`g0.build`): in a clone, the original id must not lead to a program of the parent.
 
 use super::object::Exec;
 use super::process::{CgroupFactory, ProgramRecord};
 use super::registry::ExecRegistry;
 use minions_proto::message::ExecId;
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use std::time::SystemTime;
 
 /// Adds an exec to the registry for each program of an earlier agent.
 pub(super) fn adopt(registry: &ExecRegistry, cgroups: &CgroupFactory) {
     let reason = format!(
         "the agent was restarted at {}; the program kept running without it, and its output since then and \
          its end are unknown",
-        now()
+        humantime::format_rfc3339_seconds(SystemTime::now())
     );
     let left = cgroups.left_by_others();
     let recorded = left.iter().filter_map(|(_, record, _)| record.as_ref());
-    // If all programs had ended before the restore, the stored generation ended with their parent group.
+    // If no program ran at the restore, there was no parent group to store the generation. Then the records of programs
+    // that were started since contain it.
     let newest = recorded.map(|record| record.generation).max().unwrap_or_default();
     registry.continue_generation(cgroups.stored_generation().max(newest));
     let mut unlisted: usize = 0;
@@ -39,31 +39,12 @@ pub(super) fn adopt(registry: &ExecRegistry, cgroups: &CgroupFactory) {
     }
 }
 
-/// Returns the recorded id of the program. If the id is missing, or the one under which the program would be listed is not
-/// free, returns one derived from the name of the control group.
+/// Returns the recorded id of the program. If no id is recorded, or the id under which the program would be listed is
+/// not free, returns an id derived from the name of the control group.
 fn free_id(registry: &ExecRegistry, record: Option<&ProgramRecord>, group: &str) -> Option<ExecId> {
     let own = record.filter(|record| {
         let listed = registry.listed_id(&record.id, record.generation);
         registry.is_free(&listed)
     });
     own.map(|record| record.id.clone()).or_else(|| format!("lost-{group}").parse().ok())
-}
-
-/// Returns the current time in the format `2026-01-31T12:00:00Z`.
-fn now() -> String {
-    let mut text = String::new();
-    // Writing to a string cannot fail.
-    let _ = SystemTime.format_time(&mut Writer::new(&mut text));
-    let seconds = text.split('.').next().unwrap_or_default();
-    format!("{seconds}Z")
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_restart_time_has_a_resolution_of_one_second() {
-        let now = super::now();
-        let shape: String = now.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
-        assert_eq!(shape, "0000-00-00T00:00:00Z");
-    }
 }

@@ -194,7 +194,7 @@ impl Executor {
             IdLookup::New { sender, generation } => {
                 let mut receiver = sender.subscribe();
                 let (shared, slots) = (Arc::clone(&self.shared), Arc::clone(slots));
-                tokio::spawn(async move {
+                crate::task::spawn(async move {
                     let begun = shared.run(slots, (id, generation), start, input, afterwards).await;
                     // `send` would fail if all requesters are gone.
                     sender.send_replace(Some(begun));
@@ -322,7 +322,7 @@ impl ExecutorState {
         let task = ProgramTask { exec: Arc::clone(&exec), process, pump, terminal, timeout, grace };
         self.registry.running(&exec);
         let (shared, lived) = (Arc::clone(self), Arc::clone(&exec));
-        tokio::spawn(async move {
+        crate::task::spawn(async move {
             task.run().await;
             match afterwards {
                 Retention::Keep => shared.registry.ended(&lived),

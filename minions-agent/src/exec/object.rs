@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!              attach                    connection breaks
-//!   Away ───────────────▶ Here ─────────────────────────────▶ Away ── 15 s ──▶ Gone
+//!   Away ───────────────▶ Here ─────────────────────────────▶ Away ─ grace ──▶ Gone
 //!    (right after start)   │                                                    ▲
 //!                          └── leave ───────────────────────────────────────────┘
 //! ```
 //!
-//! While the client is *here* or *away*, output that it lacks is kept, and the program waits if there
-//! is too much of it. Once it is *gone*, `on_disconnect` ends the program or lets it run on without a client.
+//! While the client is *here* or *away*, output that it lacks is kept, and the program waits if there is too much of
+//! it. The re-attach grace (60 s by default) limits the time *away*. Once the client is *gone*, `on_disconnect` ends
+//! the program or lets it run on without a client.
 
 use super::error::ExecRefusal;
 use super::exec_state::{ClientPresence, ExecState, PendingOrders, first_offset};
@@ -165,8 +166,8 @@ impl Exec {
                 state.stdout.acknowledge(stdout);
                 state.stderr.acknowledge(stderr);
                 state.holder += 1;
-                // A client that is gone has ordered the program's end, unless that is detached. Attaching
-                // does not undo this.
+                // Once the client is gone, the program's end has been ordered, unless `on_disconnect` is `detach`.
+                // Attaching does not undo this.
                 if state.client != ClientPresence::Gone
                     || self.on_disconnect == OnDisconnect::Detach
                 {
@@ -298,7 +299,7 @@ impl Exec {
         Ok(())
     }
 
-    /// Reports whether this attachment is still the client's.
+    /// Reports whether no later attachment has taken over from this one.
     pub(super) fn is_held_by(&self, holder: u64) -> bool {
         self.state().holder == holder
     }

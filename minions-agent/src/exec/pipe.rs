@@ -4,6 +4,7 @@ use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
 use rustix::termios::{SpecialCodeIndex, Winsize, tcgetattr, tcsetwinsize};
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use tokio::io::Interest;
@@ -15,8 +16,8 @@ pub(super) struct PipeEnd(Arc<AsyncFd<OwnedFd>>);
 
 /// Result of a read.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum ReadOutcome {
-    Bytes(usize),
+pub(super) enum ReadOutcome<'a> {
+    Bytes(&'a [u8]),
     /// Nothing to read yet.
     Nothing,
     /// End of the data: no process has the other end open.
@@ -41,11 +42,11 @@ impl PipeEnd {
     }
 
     /// Reads without waiting.
-    pub(super) fn read(&self, buffer: &mut [u8]) -> ReadOutcome {
-        let read = self.0.try_io(Interest::READABLE, |fd| Ok(rustix::io::read(fd, &mut *buffer)?));
+    pub(super) fn read<'a>(&self, buffer: &'a mut [MaybeUninit<u8>]) -> ReadOutcome<'a> {
+        let read = self.0.try_io(Interest::READABLE, |fd| Ok(rustix::io::read(fd, buffer)?.0));
         match read {
-            Ok(0) => ReadOutcome::End,
-            Ok(len) => ReadOutcome::Bytes(len),
+            Ok([]) => ReadOutcome::End,
+            Ok(bytes) => ReadOutcome::Bytes(bytes),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => ReadOutcome::Nothing,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => ReadOutcome::Nothing,
             // A terminal's master reports EIO once all processes have closed the terminal.

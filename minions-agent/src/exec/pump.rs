@@ -3,6 +3,7 @@
 use super::object::Exec;
 use super::pipe::{PipeEnd, ReadOutcome};
 use minions_proto::channel::OutputStream;
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -18,8 +19,8 @@ const DRAIN: Duration = Duration::from_millis(100);
 pub(super) struct StreamPump {
     exec: Arc<Exec>,
     stdin: Option<PipeEnd>,
-    /// Socket whose direction to the program was shut down. It stays open, because closing it means that the input is
-    /// incomplete.
+    /// Socket whose direction to the program was shut down. It stays open, because the program takes a closed socket as
+    /// incomplete input.
     ended_stdin: Option<PipeEnd>,
     stdout: OutputSource,
     stderr: OutputSource,
@@ -28,14 +29,19 @@ pub(super) struct StreamPump {
     /// True if the last byte of input was not a newline. A terminal then treats the first end-of-input character as
     /// the end of the line.
     mid_line: bool,
-    scratch: Vec<u8>,
+    /// Buffer for a read, made at the first one. Not filled with zeros: most programs write little, and pages that
+    /// nothing is written to take no memory.
+    scratch: ReadBuffer,
 }
+
+/// Memory of which only the part that was read last has been written.
+type ReadBuffer = Box<[MaybeUninit<u8>]>;
 
 /// Source of one output stream.
 #[derive(Debug)]
 struct OutputSource {
     stream: OutputStream,
-    /// `None` once it has ended.
+    /// `None` once the stream has ended.
     pipe: Option<PipeEnd>,
     /// Number of bytes that were in the pipe when the program ended and have not been read.
     owed: u64,
@@ -64,7 +70,7 @@ impl StreamPump {
             stdout: source(OutputStream::Stdout, Some(stdout)),
             stderr: source(OutputStream::Stderr, stderr),
             mid_line: false,
-            scratch: Vec::new(),
+            scratch: Box::new_uninit_slice(0),
         }
     }
 
@@ -84,6 +90,7 @@ impl StreamPump {
     /// client is, and what other processes write within [`DRAIN`].
     pub(super) async fn drain(&mut self) {
         self.stdin = None;
+        self.read_once();
         self.stdout.note_owed();
         self.stderr.note_owed();
         while self.stdout.still_owes() || self.stderr.still_owes() {
@@ -99,6 +106,17 @@ impl StreamPump {
                 until += since.elapsed();
             } else if timeout_at(until, self.step()).await.is_err() {
                 return;
+            }
+        }
+    }
+
+    /// Reads once from each pipe that is ready. This reaches the end of both, unless the program wrote more, or another
+    /// process has them open.
+    fn read_once(&mut self) {
+        let (stdout_room, stderr_room, _) = self.room();
+        for (source, room) in [(&mut self.stdout, stdout_room), (&mut self.stderr, stderr_room)] {
+            if room > 0 {
+                source.read(&self.exec, room, &mut self.scratch);
             }
         }
     }
@@ -149,7 +167,7 @@ impl StreamPump {
         let Some(pipe) = &self.stdin else { return };
         let mut state = self.exec.state();
         if state.input.is_empty() {
-            // The input has ended; otherwise there would be nothing to write.
+            // The input has ended: this function is called only for input or for its end.
             if !self.terminal {
                 let is_socket = pipe.shut_down();
                 self.ended_stdin = self.stdin.take().filter(|_| is_socket);
@@ -205,13 +223,15 @@ impl OutputSource {
         self.owed > 0
     }
 
-    fn read(&mut self, exec: &Exec, room: usize, scratch: &mut Vec<u8>) {
+    fn read(&mut self, exec: &Exec, room: usize, scratch: &mut ReadBuffer) {
         let Some(pipe) = &self.pipe else { return };
-        scratch.resize(READ_LEN, 0);
+        if scratch.is_empty() {
+            *scratch = Box::new_uninit_slice(READ_LEN);
+        }
         match pipe.read(&mut scratch[..room.min(READ_LEN)]) {
-            ReadOutcome::Bytes(len) => {
-                self.owed = self.owed.saturating_sub(len as u64);
-                exec.wrote(self.stream, &scratch[..len]);
+            ReadOutcome::Bytes(bytes) => {
+                self.owed = self.owed.saturating_sub(bytes.len() as u64);
+                exec.wrote(self.stream, bytes);
             }
             ReadOutcome::Nothing => {}
             ReadOutcome::End => {

@@ -42,9 +42,9 @@ pub(super) fn find(spec: &str) -> Result<UserAccount, UserError> {
     resolve(spec, &read(&PASSWD)?, &read(&GROUP)?)
 }
 
-/// Returns the account of a uid, or `None` if the user files are unreadable.
+/// Returns the account of a uid, without supplementary groups; `None` if `/etc/passwd` is unreadable.
 pub(super) fn of(uid: Uid) -> Option<UserAccount> {
-    find(&uid.as_raw().to_string()).ok()
+    entry(&uid.as_raw().to_string(), &read(&PASSWD).ok()?)
 }
 
 /// Returns uid and gid of `USER` or `USER:GROUP`.

@@ -39,7 +39,7 @@ use std::process::ExitCode;
 /// Exit status of a failure, and of a success with warnings.
 const FAILED: u8 = 1;
 
-/// Returns the operation, as JSON, if the command line, without the program's name, requests one.
+/// Returns the operation, as JSON, if the command line requests one. `line` does not contain the program's name.
 #[must_use]
 pub fn asked(line: impl IntoIterator<Item = OsString>) -> Option<OsString> {
     let mut line = line.into_iter();

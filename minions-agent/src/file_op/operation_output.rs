@@ -43,8 +43,8 @@ impl OperationOutput {
 
     /// Writes one line of JSON.
     pub(super) fn line(&mut self, line: &impl Serialize) -> Result<(), FileError> {
-        let mut json =
-            serde_json::to_vec(line).map_err(|error| FileError::not_sent(&error.into()))?;
+        let mut json = minions_proto::json::to_vec(line)
+            .map_err(|error| FileError::not_sent(&error.into()))?;
         json.push(b'\n');
         self.write_all(&json).map_err(|error| FileError::not_sent(&error))
     }
@@ -113,7 +113,7 @@ impl PackOutput for OperationOutput {
 }
 
 fn report(error: &FileError, warning: bool) {
-    let mut json = serde_json::to_vec(&failure_line(error, warning)).unwrap_or_default();
+    let mut json = minions_proto::json::to_vec(&failure_line(error, warning)).unwrap_or_default();
     json.push(b'\n');
     // If standard error has no reader, there is no other way to report the failure.
     let _ = io::stderr().write_all(&json);

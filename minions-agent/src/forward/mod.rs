@@ -149,7 +149,7 @@ impl ForwardDialer {
             |_| ForwardError::Busy { limit: MAX_BINDS, what: "listeners that are being opened" };
         let permit = Arc::clone(&self.binds).try_acquire_owned().map_err(busy)?;
         let (wanted, run_dir, name) = (address.clone(), self.run_dir.clone(), id.to_string());
-        let binding = tokio::task::spawn_blocking(move || {
+        let binding = crate::task::spawn_blocking(move || {
             let bound = bind::bind(&wanted, owner, &run_dir, &name);
             drop(permit);
             bound

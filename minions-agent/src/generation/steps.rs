@@ -205,7 +205,7 @@ impl StepReporter<'_> {
 pub(super) async fn blocking<T: Send + 'static>(
     part: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {
-    let done = tokio::task::spawn_blocking(part).await;
+    let done = crate::task::spawn_blocking(part).await;
     done.unwrap_or_else(|_| Err("the agent is shutting down".to_owned()))
 }
 

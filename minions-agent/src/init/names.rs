@@ -1,7 +1,8 @@
 //! Hostname and loopback interface of the guest.
 
 use super::console::{console, report};
-use rtnetlink::LinkUnspec;
+use crate::netlink::link::{self, LinkMessage};
+use crate::netlink::{NetlinkSocket, RequestFlags};
 use rustix::system::sethostname;
 use std::fs;
 use std::time::Duration;
@@ -37,17 +38,16 @@ fn hostname<'a>(cmdline: &'a str, file: &'a str) -> Option<&'a str> {
 
 /// Sets `lo` up: programs use 127.0.0.1 also in a guest without a network.
 pub(super) async fn set_loopback_up() {
-    let (connection, handle) = match rtnetlink::new_connection() {
-        Ok((connection, handle, _)) => (connection, handle),
+    let socket = match NetlinkSocket::open() {
+        Ok(socket) => socket,
         Err(error) => return console(format_args!("set the loopback interface up: {error}")),
     };
-    let served = tokio::spawn(connection);
-    let up = LinkUnspec::new_with_index(LOOPBACK).up().build();
-    match tokio::time::timeout(NETLINK, handle.link().set(up).execute()).await {
+    let up = LinkMessage::of(LOOPBACK).set_up(true).emit();
+    let set = socket.request(link::SET, RequestFlags::ONE, &up);
+    match tokio::time::timeout(NETLINK, set).await {
         Ok(done) => drop(report("set the loopback interface up", done)),
         Err(late) => console(format_args!("set the loopback interface up: {late}")),
     }
-    served.abort();
 }
 
 #[cfg(test)]

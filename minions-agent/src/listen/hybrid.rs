@@ -3,6 +3,7 @@
 use super::{ListenError, pause_after};
 use crate::agent::Agent;
 use crate::announce::AnnounceTarget;
+use crate::task::BoxedTask;
 use minions_proto::AgentPort;
 use minions_proto::handshake::{accept, grant};
 use std::fs::{self, Permissions};
@@ -69,7 +70,8 @@ impl HybridListener {
                 Some(_ended) = sessions.join_next() => {}
                 accepted = self.socket.accept() => match accepted {
                     Ok((stream, _)) => {
-                        sessions.spawn(serve(agent.clone(), stream, self.port));
+                        let session: BoxedTask = Box::pin(serve(agent.clone(), stream, self.port));
+                        sessions.spawn(session);
                     }
                     Err(error) => pause_after(error).await,
                 },

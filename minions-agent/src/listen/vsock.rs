@@ -6,6 +6,7 @@
 use super::{ListenError, pause_after};
 use crate::agent::Agent;
 use crate::announce::AnnounceTarget;
+use crate::task::BoxedTask;
 use minions_proto::AgentPort;
 use rustix::io::ioctl_fionbio;
 use std::io;
@@ -67,7 +68,8 @@ impl HostListener {
                 accepted = self.0.accept() => match accepted {
                     Ok((stream, peer)) if peer.cid() == VMADDR_CID_HOST => {
                         let agent = agent.clone();
-                        sessions.spawn(async move { agent.serve(stream).await });
+                        let session: BoxedTask = Box::pin(async move { agent.serve(stream).await });
+                        sessions.spawn(session);
                     }
                     // At debug level: an unprivileged process in the guest can trigger this at will.
                     Ok((_, peer)) => tracing::debug!(cid = peer.cid(), "refused a peer that is not the host"),

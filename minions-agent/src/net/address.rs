@@ -1,9 +1,10 @@
 //! Addresses of an interface.
 
 use super::link::LinkIndex;
-use super::rtnl::{Rtnl, StepError, dump};
+use super::rtnl::{Rtnl, StepError};
+use crate::netlink::RequestFlags;
+use crate::netlink::address::{self, AddressMessage, flags};
 use minions_proto::cidr::InterfaceAddress;
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use rustix::io::Errno;
 use std::net::IpAddr;
 
@@ -30,12 +31,12 @@ pub(super) async fn replace(
     let (conflicting, other): (Vec<_>, Vec<_>) =
         superfluous(&present, wanted).cloned().partition(|address| bars_any(address));
     for address in conflicting {
-        delete(rtnl, address).await?;
+        delete(rtnl, &address).await?;
     }
     // New addresses first, then removal of old ones, so that the interface always has an address if possible.
     add_missing(rtnl, link, wanted, duplicates).await?;
     for address in other {
-        delete(rtnl, address).await?;
+        delete(rtnl, &address).await?;
     }
     // The kernel removes the secondaries of an IPv4 address together with it: all addresses of its subnet that
     // were added later. New addresses can be among them.
@@ -43,8 +44,15 @@ pub(super) async fn replace(
 }
 
 pub(super) async fn list(rtnl: &Rtnl, link: LinkIndex) -> Result<Vec<AddressMessage>, StepError> {
-    let request = rtnl.address().get().set_link_index_filter(link);
-    dump("listing the addresses", request.execute()).await
+    let mut addresses = list_all(rtnl).await?;
+    addresses.retain(|address| address.index == link);
+    Ok(addresses)
+}
+
+/// Returns the addresses of all interfaces.
+pub(super) async fn list_all(rtnl: &Rtnl) -> Result<Vec<AddressMessage>, StepError> {
+    let (step, all) = ("listing the addresses", AddressMessage::request_all());
+    rtnl.read(step, address::GET, RequestFlags::DUMP, &all, AddressMessage::parse).await
 }
 
 /// Returns the addresses that [`replace`] removes.
@@ -87,80 +95,61 @@ async fn add(
     wanted: &InterfaceAddress,
     duplicates: DuplicateDetection,
 ) -> Result<(), StepError> {
-    let mut request = rtnl.address().add(link, wanted.address(), wanted.prefix_len()).replace();
+    let mut message = AddressMessage::of(link, wanted.address(), wanted.prefix_len());
     if wanted.address().is_ipv6() && duplicates == DuplicateDetection::Ignore {
-        request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        message.attributes.push_u32(address::FLAGS, flags::NO_DAD);
     }
-    request.execute().await.map_err(StepError::at("adding an address"))
+    set(rtnl, "adding an address", &message).await
 }
 
 /// Adds an address exactly as in the message.
-pub(super) async fn add_as(rtnl: &Rtnl, address: AddressMessage) -> Result<(), StepError> {
-    let (link, ip, prefix) = (
-        address.header.index,
-        ip_of(&address).unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)),
-        address.header.prefix_len,
-    );
-    let mut request = rtnl.address().add(link, ip, prefix).replace();
-    *request.message_mut() = address;
-    request.execute().await.map_err(StepError::at("putting an address back"))
+pub(super) async fn add_as(rtnl: &Rtnl, address: &AddressMessage) -> Result<(), StepError> {
+    set(rtnl, "putting an address back", address).await
 }
 
-pub(super) async fn delete(rtnl: &Rtnl, address: AddressMessage) -> Result<(), StepError> {
-    let deleted = rtnl.address().del(address).execute().await;
-    match deleted {
+async fn set(rtnl: &Rtnl, step: &'static str, address: &AddressMessage) -> Result<(), StepError> {
+    rtnl.change(step, address::NEW, RequestFlags::REPLACE, &address.emit()).await
+}
+
+pub(super) async fn delete(rtnl: &Rtnl, address: &AddressMessage) -> Result<(), StepError> {
+    let step = "removing an old address";
+    match rtnl.change(step, address::DELETE, RequestFlags::ONE, &address.emit()).await {
         // The kernel has removed it together with another address.
-        Err(rtnetlink::Error::NetlinkError(error))
-            if error.raw_code() == -Errno::ADDRNOTAVAIL.raw_os_error() =>
-        {
-            Ok(())
-        }
-        other => other.map_err(StepError::at("removing an old address")),
+        Err(error) if error.errno() == Some(Errno::ADDRNOTAVAIL.raw_os_error()) => Ok(()),
+        other => other,
     }
 }
 
 fn is_plain(address: &AddressMessage) -> bool {
-    address.attributes.iter().all(|attribute| match attribute {
-        AddressAttribute::CacheInfo(life) => {
-            life.ifa_valid == u32::MAX && life.ifa_preferred == u32::MAX
-        }
-        // Metric of the route to its subnet.
-        AddressAttribute::RoutePriority(metric) => *metric == 0,
-        _ => true,
-    })
+    let lasts =
+        address.lifetime().is_none_or(|life| life.valid == u32::MAX && life.preferred == u32::MAX);
+    // Metric of the route to its subnet.
+    lasts && address.attributes.u32(address::ROUTE_PRIORITY).unwrap_or(0) == 0
 }
 
 /// Reports whether `address` is as [`add`] makes it, apart from its lifetime, which `add` changes.
 fn is(address: &AddressMessage, wanted: &InterfaceAddress) -> bool {
     let ip = wanted.address();
     let broadcast = (ip.is_ipv4() && wanted.prefix_len() < 31).then(|| wanted.broadcast());
-    let mut has_broadcast = None;
-    let same_attributes = address.attributes.iter().all(|attribute| match attribute {
-        // Different values are the two ends of a point-to-point link.
-        AddressAttribute::Local(one) | AddressAttribute::Address(one) => *one == ip,
-        AddressAttribute::Broadcast(v4) => {
-            has_broadcast = Some(IpAddr::V4(*v4));
-            true
-        }
-        // Without the route to its subnet no gateway can be reached. An address for which duplicate address
-        // detection failed is unusable, and is added again.
-        AddressAttribute::Flags(flags) => {
-            !flags.intersects(AddressFlags::Noprefixroute | AddressFlags::Dadfailed)
-        }
-        _ => true,
-    });
-    same_attributes
-        && has_broadcast == broadcast
+    // Different values are the two ends of a point-to-point link.
+    let mut ends = [address::LOCAL, address::ADDRESS].into_iter();
+    let is_own = ends.all(|end| address.attributes.ip(end).is_none_or(|one| one == ip));
+    // Without the route to its subnet no gateway can be reached. An address for which duplicate address detection
+    // failed is unusable, and is added again.
+    let is_usable = address.flags() & (flags::NO_PREFIX_ROUTE | flags::DAD_FAILED) == 0;
+    is_own
+        && is_usable
+        && address.attributes.ip(address::BROADCAST) == broadcast
         && ip_of(address) == Some(ip)
-        && address.header.prefix_len == wanted.prefix_len()
-        && (ip.is_ipv6() || address.header.scope == AddressScope::Universe)
+        && address.prefix_len == wanted.prefix_len()
+        && (ip.is_ipv6() || address.scope == address::UNIVERSE)
 }
 
 /// Reports whether `address` prevents `wanted` from being added, because the kernel would treat them as the same
 /// address: an IPv6 address exists only once, an IPv4 address once for each prefix length.
 fn bars(address: &AddressMessage, wanted: &InterfaceAddress) -> bool {
     ip_of(address) == Some(wanted.address())
-        && (wanted.address().is_ipv6() || address.header.prefix_len == wanted.prefix_len())
+        && (wanted.address().is_ipv6() || address.prefix_len == wanted.prefix_len())
 }
 
 pub(super) fn is_link_local_v6(address: &AddressMessage) -> bool {
@@ -169,23 +158,10 @@ pub(super) fn is_link_local_v6(address: &AddressMessage) -> bool {
 
 /// Formats an address as `10.0.0.2/16`.
 pub(super) fn in_words(address: &AddressMessage) -> Option<String> {
-    Some(format!("{}/{}", ip_of(address)?, address.header.prefix_len))
+    Some(format!("{}/{}", ip_of(address)?, address.prefix_len))
 }
 
-/// Returns the interface's own address. On a point-to-point link, `Address` is the peer's address and `Local` the
-/// interface's.
+/// Returns the interface's own address.
 pub(super) fn ip_of(address: &AddressMessage) -> Option<IpAddr> {
-    let find = |wanted: fn(&AddressAttribute) -> Option<IpAddr>| {
-        address.attributes.iter().find_map(wanted)
-    };
-    find(|attribute| match attribute {
-        AddressAttribute::Local(ip) => Some(*ip),
-        _ => None,
-    })
-    .or_else(|| {
-        find(|attribute| match attribute {
-            AddressAttribute::Address(ip) => Some(*ip),
-            _ => None,
-        })
-    })
+    address.ip()
 }

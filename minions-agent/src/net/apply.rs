@@ -100,7 +100,7 @@ impl ChangeSteps<'_> {
         }
         let system = self.system.clone();
         let path = path.clone();
-        let written = tokio::task::spawn_blocking(move || -> Result<(), NetworkError> {
+        let written = crate::task::spawn_blocking(move || -> Result<(), NetworkError> {
             owner
                 .write(&system, &resolver)
                 .map_err(|source| NetworkError::File { path, source })?;

@@ -176,7 +176,7 @@ fn kept_addresses(link: &Link, now: &NetworkSnapshot) -> Vec<LinkAddress> {
 
 /// Returns the next hops of the default routes that stay and use an interface of the request.
 fn kept_next_hops(desired: &DesiredNetwork, now: &NetworkSnapshot, links: &[Link]) -> Vec<NextHop> {
-    let stays = |route: &&netlink_packet_route::route::RouteMessage| {
+    let stays = |route: &&crate::netlink::route::RouteMessage| {
         route::is_default(route) && !route::is_superfluous(route, desired)
     };
     let hops = now.routes.iter().filter(stays).flat_map(route::hops_of);

@@ -126,7 +126,7 @@ impl DesiredNetwork {
         for one in &self.links {
             one.differences(now, &mut list);
         }
-        let name = |route: &netlink_packet_route::route::RouteMessage| {
+        let name = |route: &crate::netlink::route::RouteMessage| {
             let index = route::output_of(route);
             links.iter().find(|link| Some(link.index) == index).map(|link| link.name.clone())
         };

@@ -1,11 +1,11 @@
 //! List of all interfaces with their addresses and counters.
 
-use super::address::ip_of;
 use super::error::NetworkError;
-use super::rtnl::{Rtnl, dump};
+use super::rtnl::Rtnl;
+use super::{address, link};
+use crate::netlink::address::AddressMessage;
+use crate::netlink::link::{LOWER_UP, LinkMessage, UP};
 use minions_proto::message::Interface;
-use netlink_packet_route::address::AddressMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, Stats64};
 
 /// Limits of the protocol: interfaces, and addresses of each.
 const MAX_LISTED: usize = 1024;
@@ -14,56 +14,30 @@ const MAX_ADDRESSES: usize = 256;
 /// Returns all interfaces, including the loopback, in the order of their indices.
 pub(crate) async fn list() -> Result<Vec<Interface>, NetworkError> {
     let rtnl = Rtnl::open().map_err(NetworkError::Open)?;
-    let mut links = dump("listing the interfaces", rtnl.link().get().execute()).await?;
-    let addresses = dump("listing the addresses", rtnl.address().get().execute()).await?;
-    links.sort_by_key(|link| link.header.index);
+    let mut links = link::messages(&rtnl).await?;
+    let addresses = address::list_all(&rtnl).await?;
+    links.sort_by_key(|link| link.index);
     Ok(links.iter().take(MAX_LISTED).map(|link| interface(link, &addresses)).collect())
 }
 
 fn interface(link: &LinkMessage, addresses: &[AddressMessage]) -> Interface {
-    let mut shown = Interface {
-        name: String::new(),
-        mac: None,
-        up: link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
-        mtu: 0,
-        addresses: addresses
-            .iter()
-            .filter(|address| address.header.index == link.header.index)
-            .filter_map(|address| {
-                Some(format!("{}/{}", ip_of(address)?, address.header.prefix_len))
-            })
-            .take(MAX_ADDRESSES)
-            .collect(),
-        rx_bytes: 0,
-        rx_packets: 0,
-        rx_errors: 0,
-        rx_dropped: 0,
-        tx_bytes: 0,
-        tx_packets: 0,
-        tx_errors: 0,
-        tx_dropped: 0,
-    };
-    for attribute in &link.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => shown.name.clone_from(name),
-            LinkAttribute::Address(bytes) => shown.mac = mac(bytes),
-            LinkAttribute::Mtu(mtu) => shown.mtu = *mtu,
-            LinkAttribute::Stats64(stats) => count(&mut shown, stats),
-            _ => {}
-        }
+    let own = addresses.iter().filter(|address| address.index == link.index);
+    let counters = link.counters().unwrap_or_default();
+    Interface {
+        name: link.name().unwrap_or_default(),
+        mac: link.mac().and_then(mac),
+        up: link.flags & (UP | LOWER_UP) == UP | LOWER_UP,
+        mtu: link.mtu().unwrap_or(0),
+        addresses: own.filter_map(address::in_words).take(MAX_ADDRESSES).collect(),
+        rx_bytes: counters.rx_bytes,
+        rx_packets: counters.rx_packets,
+        rx_errors: counters.rx_errors,
+        rx_dropped: counters.rx_dropped,
+        tx_bytes: counters.tx_bytes,
+        tx_packets: counters.tx_packets,
+        tx_errors: counters.tx_errors,
+        tx_dropped: counters.tx_dropped,
     }
-    shown
-}
-
-fn count(shown: &mut Interface, stats: &Stats64) {
-    shown.rx_bytes = stats.rx_bytes;
-    shown.rx_packets = stats.rx_packets;
-    shown.rx_errors = stats.rx_errors;
-    shown.rx_dropped = stats.rx_dropped;
-    shown.tx_bytes = stats.tx_bytes;
-    shown.tx_packets = stats.tx_packets;
-    shown.tx_errors = stats.tx_errors;
-    shown.tx_dropped = stats.tx_dropped;
 }
 
 /// Formats a link-layer address as `52:54:00:12:34:56`; `None` if it is all zero, as that of the loopback.

@@ -5,15 +5,13 @@
 //! boot clock, and a journal of another boot is ignored.
 
 use super::error::NetworkError;
-use super::rtnl;
 use super::saved_file::SavedFile;
 use super::snapshot::{LinkState, NetworkSnapshot};
 use crate::boot_clock::{self, milliseconds};
+use crate::netlink::address::AddressMessage;
+use crate::netlink::route::RouteMessage;
 use minions_proto::message::Dns;
 use minions_tree::files::{self, FileAttributes};
-use netlink_packet_core::Parseable;
-use netlink_packet_route::address::AddressMessage;
-use netlink_packet_route::route::RouteMessage;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -66,8 +64,8 @@ impl ChangeJournal {
             boot_id: boot_id().map_err(|source| self.failed(source))?,
             pending: pending.map(|(id, within)| (id.to_owned(), until(within))),
             links: snapshot.links.clone(),
-            addresses: snapshot.addresses.iter().map(rtnl::bytes).collect(),
-            routes: snapshot.routes.iter().map(rtnl::bytes).collect(),
+            addresses: snapshot.addresses.iter().map(AddressMessage::emit).collect(),
+            routes: snapshot.routes.iter().map(RouteMessage::emit).collect(),
             files: snapshot.files.clone(),
             hostname: snapshot.hostname.clone(),
             taken: snapshot.taken,
@@ -82,7 +80,7 @@ impl ChangeJournal {
     fn store(&self, entry: &JournalEntry) -> io::Result<()> {
         let parent = self.path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         DirBuilder::new().recursive(true).mode(DIR_MODE).create(parent)?;
-        let text = serde_json::to_vec(entry)?;
+        let text = minions_proto::json::to_vec(entry)?;
         files::replace(&self.path, &text, FileAttributes { mode: MODE, owner: None })
     }
 
@@ -115,13 +113,13 @@ impl ChangeJournal {
 
 impl JournalEntry {
     fn left(self) -> Option<LeftoverChange> {
-        let addresses = self.addresses.iter().map(|bytes| AddressMessage::parse(&bytes[..]));
-        let routes = self.routes.iter().map(|bytes| RouteMessage::parse(&bytes[..]));
+        let addresses = self.addresses.iter().map(|bytes| AddressMessage::parse(bytes));
+        let routes = self.routes.iter().map(|bytes| RouteMessage::parse(bytes));
         let nothing = Dns { owner: String::new(), servers: Vec::new(), search: Vec::new() };
         let snapshot = NetworkSnapshot {
             links: self.links,
-            addresses: addresses.collect::<Result<_, _>>().ok()?,
-            routes: routes.collect::<Result<_, _>>().ok()?,
+            addresses: addresses.collect::<Option<_>>()?,
+            routes: routes.collect::<Option<_>>()?,
             files: self.files,
             hostname: self.hostname,
             dns: nothing,

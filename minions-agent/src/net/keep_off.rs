@@ -37,7 +37,7 @@ pub(super) async fn run(
         })
         .collect();
     let system = system.clone();
-    let done = tokio::task::spawn_blocking(move || {
+    let done = crate::task::spawn_blocking(move || {
         all.iter().flat_map(|one| one.keep_off(&system)).collect::<Vec<_>>()
     });
     done.await.unwrap_or_else(|error| vec![error_chain(&error)])

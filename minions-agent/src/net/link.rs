@@ -1,11 +1,9 @@
 //! Interfaces: listing, selection, and administrative state.
 
-use super::rtnl::{Rtnl, StepError, dump};
+use super::rtnl::{Rtnl, StepError};
+use crate::netlink::RequestFlags;
+use crate::netlink::link::{self, LinkMessage};
 use minions_proto::message::Selector;
-use netlink_packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, Prop,
-};
-use rtnetlink::LinkUnspec;
 
 /// The kernel's interface index.
 pub(super) type LinkIndex = u32;
@@ -45,10 +43,15 @@ enum DefaultRank {
 
 /// Returns all interfaces in the order of their indices.
 pub(super) async fn list(rtnl: &Rtnl) -> Result<Vec<Link>, StepError> {
-    let messages = dump("listing the interfaces", rtnl.link().get().execute()).await?;
-    let mut links: Vec<_> = messages.iter().map(Link::of).collect();
+    let mut links: Vec<_> = messages(rtnl).await?.iter().map(Link::of).collect();
     links.sort_by_key(|link| link.index);
     Ok(links)
+}
+
+/// Returns the kernel's messages about all interfaces.
+pub(super) async fn messages(rtnl: &Rtnl) -> Result<Vec<LinkMessage>, StepError> {
+    let (step, all) = ("listing the interfaces", LinkMessage::request_all());
+    rtnl.read(step, link::GET, RequestFlags::DUMP, &all, LinkMessage::parse).await
 }
 
 /// Returns the interface that `selector` selects.
@@ -104,15 +107,16 @@ pub(super) fn default_port(links: &[Link]) -> Option<(&Link, &Link)> {
 }
 
 pub(super) async fn set_up(rtnl: &Rtnl, index: LinkIndex, up: bool) -> Result<(), StepError> {
-    let link = LinkUnspec::new_with_index(index);
-    let link = if up { link.up() } else { link.down() };
     let step = if up { "setting the interface up" } else { "setting the interface down" };
-    rtnl.link().set(link.build()).execute().await.map_err(StepError::at(step))
+    set(rtnl, step, &LinkMessage::of(index).set_up(up)).await
 }
 
 pub(super) async fn set_mtu(rtnl: &Rtnl, index: LinkIndex, mtu: u32) -> Result<(), StepError> {
-    let link = LinkUnspec::new_with_index(index).mtu(mtu).build();
-    rtnl.link().set(link).execute().await.map_err(StepError::at("setting the MTU"))
+    set(rtnl, "setting the MTU", &LinkMessage::of(index).set_mtu(mtu)).await
+}
+
+async fn set(rtnl: &Rtnl, step: &'static str, link: &LinkMessage) -> Result<(), StepError> {
+    rtnl.change(step, link::SET, RequestFlags::ONE, &link.emit()).await
 }
 
 impl Link {
@@ -122,62 +126,33 @@ impl Link {
     }
 
     fn of(message: &LinkMessage) -> Self {
-        let flags = message.header.flags;
-        let mut link = Self {
-            index: message.header.index,
-            name: String::new(),
-            mtu: 0,
-            max_mtu: None,
-            up: flags.contains(LinkFlags::Up),
-            running: flags.contains(LinkFlags::LowerUp),
-            asks_neighbours: !flags.contains(LinkFlags::Noarp),
-            altnames: Vec::new(),
-            controller: None,
-            is_vrf: matches!(kind(message), Some(InfoKind::Vrf)),
-            mac: Vec::new(),
-            rank: rank(message),
-        };
-        for attribute in &message.attributes {
-            match attribute {
-                LinkAttribute::IfName(name) => link.name.clone_from(name),
-                LinkAttribute::Controller(index) => link.controller = Some(*index),
-                LinkAttribute::PropList(all) => {
-                    link.altnames.extend(all.iter().filter_map(|one| match one {
-                        Prop::AltIfName(name) => Some(name.clone()),
-                        _ => None,
-                    }));
-                }
-                LinkAttribute::Address(mac) => link.mac.clone_from(mac),
-                LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
-                LinkAttribute::MaxMtu(mtu) => link.max_mtu = Some(*mtu).filter(|mtu| *mtu > 0),
-                _ => {}
-            }
+        let has = |flag| message.flags & flag != 0;
+        let kind = message.kind();
+        Self {
+            index: message.index,
+            name: message.name().unwrap_or_default(),
+            mtu: message.mtu().unwrap_or(0),
+            max_mtu: message.max_mtu().filter(|mtu| *mtu > 0),
+            up: has(link::UP),
+            running: has(link::LOWER_UP),
+            asks_neighbours: !has(link::NO_ARP),
+            altnames: message.altnames(),
+            controller: message.controller(),
+            is_vrf: kind.as_deref() == Some("vrf"),
+            mac: message.mac().unwrap_or_default().to_vec(),
+            rank: rank(message.hardware, kind.as_deref()),
         }
-        link
     }
 }
 
-fn rank(link: &LinkMessage) -> DefaultRank {
-    if link.header.link_layer_type != LinkLayerType::Ether {
-        return DefaultRank::Other;
-    }
-    match kind(link) {
+/// Returns the rank of an interface of this hardware and, if software has created it, of this kind.
+fn rank(hardware: u16, kind: Option<&str>) -> DefaultRank {
+    match kind {
+        _ if hardware != libc::ARPHRD_ETHER => DefaultRank::Other,
         None => DefaultRank::Device,
-        Some(InfoKind::Veth | InfoKind::MacVlan) => DefaultRank::ContainerEnd,
+        Some("veth" | "macvlan") => DefaultRank::ContainerEnd,
         Some(_) => DefaultRank::Other,
     }
-}
-
-/// Returns the kind of a software interface; `None` for a device.
-fn kind(link: &LinkMessage) -> Option<&InfoKind> {
-    let infos = link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::LinkInfo(infos) => Some(infos),
-        _ => None,
-    })?;
-    infos.iter().find_map(|info| match info {
-        LinkInfo::Kind(kind) => Some(kind),
-        _ => None,
-    })
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ impl NetworkConfigurator {
         });
         // Cannot fail, because the lock is new. All requests wait until the leftover change is handled.
         if resume && let Ok(state) = Arc::clone(&shared.state).try_lock_owned() {
-            tokio::spawn(left_over(Arc::clone(&shared), state));
+            crate::task::spawn(left_over(Arc::clone(&shared), state));
         }
         Self { shared, changes: ChangeCount::start() }
     }
@@ -170,7 +170,7 @@ async fn configure_locked(
         snapshot,
     });
     drop(state);
-    tokio::spawn(expire(shared, id, deadline));
+    crate::task::spawn(expire(shared, id, deadline));
     Ok(reply)
 }
 
@@ -211,7 +211,7 @@ async fn left_over(shared: Arc<ConfiguratorState>, mut state: OwnedMutexGuard<Ch
             let deadline = Instant::now() + left_for;
             state.pending = Some(UnconfirmedChange::resumed(id.clone(), deadline, left.snapshot));
             drop(state);
-            tokio::spawn(expire(shared, id, deadline));
+            crate::task::spawn(expire(shared, id, deadline));
         }
         _ => {
             tracing::warn!("found an unfinished network change: rolling it back");

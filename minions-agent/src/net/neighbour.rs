@@ -1,10 +1,9 @@
 //! Neighbours on the link: the kernel sends the queries (ARP, neighbour discovery), and its table has the result.
 
 use super::link::LinkIndex;
-use super::rtnl::{Rtnl, StepError, dump};
-use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
-};
+use super::rtnl::{Rtnl, StepError};
+use crate::netlink::RequestFlags;
+use crate::netlink::neighbour::{self, NeighbourMessage, state};
 use std::net::IpAddr;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -24,14 +23,14 @@ pub(super) async fn answers(
         // Set by an administrator.
         Some(entry) if is_fixed(&entry) => return Ok(true),
         // Possibly out of date.
-        Some(entry) => forget(rtnl, entry).await,
+        Some(entry) => forget(rtnl, &entry).await,
         None => {}
     }
     ask(rtnl, link, address).await?;
     loop {
-        match entry(rtnl, link, address).await?.map(|entry| entry.header.state) {
-            Some(NeighbourState::Reachable) => return Ok(true),
-            Some(NeighbourState::Failed) => return Ok(false),
+        match entry(rtnl, link, address).await?.map(|entry| entry.state) {
+            Some(state::REACHABLE) => return Ok(true),
+            Some(state::FAILED) => return Ok(false),
             _ if Instant::now() >= deadline => return Ok(false),
             _ => sleep(LOOK).await,
         }
@@ -43,19 +42,19 @@ pub(super) async fn forget_address(rtnl: &Rtnl, link: LinkIndex, address: IpAddr
     if let Ok(Some(entry)) = entry(rtnl, link, address).await
         && !is_fixed(&entry)
     {
-        forget(rtnl, entry).await;
+        forget(rtnl, &entry).await;
     }
 }
 
 async fn ask(rtnl: &Rtnl, link: LinkIndex, address: IpAddr) -> Result<(), StepError> {
-    let request = rtnl.neighbours().add(link, address);
-    let request = request.state(NeighbourState::None).flags(NeighbourFlags::Use).replace();
-    request.execute().await.map_err(StepError::at("asking for a neighbour"))
+    let question = NeighbourMessage::of(link, address, state::NONE, neighbour::USE).emit();
+    rtnl.change("asking for a neighbour", neighbour::NEW, RequestFlags::REPLACE, &question).await
 }
 
-async fn forget(rtnl: &Rtnl, entry: NeighbourMessage) {
+async fn forget(rtnl: &Rtnl, entry: &NeighbourMessage) {
+    let step = "removing a neighbour";
     // Fails if the entry is gone already.
-    let _ = rtnl.neighbours().del(entry).execute().await;
+    let _ = rtnl.change(step, neighbour::DELETE, RequestFlags::ONE, &entry.emit()).await;
 }
 
 async fn entry(
@@ -63,25 +62,15 @@ async fn entry(
     link: LinkIndex,
     address: IpAddr,
 ) -> Result<Option<NeighbourMessage>, StepError> {
-    let all = dump("listing the neighbours", rtnl.neighbours().get().execute()).await?;
-    Ok(all.into_iter().find(|one| one.header.ifindex == link && is_of(one, address)))
-}
-
-fn is_of(entry: &NeighbourMessage, address: IpAddr) -> bool {
-    entry.attributes.iter().any(|attribute| match (attribute, address) {
-        (NeighbourAttribute::Destination(NeighbourAddress::Inet(one)), IpAddr::V4(v4)) => {
-            *one == v4
-        }
-        (NeighbourAttribute::Destination(NeighbourAddress::Inet6(one)), IpAddr::V6(v6)) => {
-            *one == v6
-        }
-        _ => false,
-    })
+    let (step, all) = ("listing the neighbours", NeighbourMessage::request_all());
+    let read = rtnl.read(step, neighbour::GET, RequestFlags::DUMP, &all, NeighbourMessage::parse);
+    let is_wanted = |one: &NeighbourMessage| one.index == link && one.ip() == Some(address);
+    Ok(read.await?.into_iter().find(is_wanted))
 }
 
 /// Reports whether an administrator has set the entry. `NOARP` does not count: the kernel creates such entries for
 /// addresses that it takes for broadcast addresses, which is every address while the guest has no route and no
 /// loopback.
 fn is_fixed(entry: &NeighbourMessage) -> bool {
-    matches!(entry.header.state, NeighbourState::Permanent)
+    entry.state == state::PERMANENT
 }

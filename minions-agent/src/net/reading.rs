@@ -4,8 +4,8 @@ use super::dns::{DnsOwner, SystemPaths};
 use super::error::NetworkError;
 use super::rtnl::Rtnl;
 use super::{interfaces, link, route};
+use crate::netlink::route::{RouteMessage, TABLE_MAIN, kind, protocol};
 use minions_proto::message::{NetworkState, PendingChange, Route};
-use netlink_packet_route::route::{RouteFlags, RouteHeader, RouteMessage, RouteType};
 use rustix::system::uname;
 
 /// Most routes in a reply, a limit of the protocol.
@@ -19,9 +19,8 @@ pub(super) async fn read(
     let links = link::list(&rtnl).await?;
     let name = |index| links.iter().find(|link| link.index == index).map(|link| link.name.clone());
     let all = route::list(&rtnl).await?;
-    let unicast = all.iter().filter(|route| {
-        route.header.table == RouteHeader::RT_TABLE_MAIN && route.header.kind == RouteType::Unicast
-    });
+    let unicast =
+        all.iter().filter(|route| route.table == TABLE_MAIN && route.kind == kind::UNICAST);
     let routes = unicast.filter_map(|route| shown(route, route::output_of(route).and_then(name)));
     Ok(NetworkState {
         hostname: uname().nodename().to_string_lossy().into_owned(),
@@ -38,7 +37,7 @@ fn shown(route: &RouteMessage, interface: Option<String>) -> Option<Route> {
         via: route::gateway_of(route).map(|via| via.to_string()),
         interface,
         metric: route::metric_of(route),
-        protocol: route.header.protocol.to_string(),
-        on_link: route.header.flags.contains(RouteFlags::Onlink),
+        protocol: protocol::name(route.protocol),
+        on_link: route.is_on_link(),
     })
 }

@@ -1,11 +1,7 @@
 //! A netlink socket for one operation.
 
-use futures_util::{Stream, TryStreamExt};
-use netlink_packet_core::Emitable;
-use rtnetlink::Handle;
+use crate::netlink::{NetlinkSocket, RequestFlags};
 use std::io;
-use std::ops::Deref;
-use tokio::task::JoinHandle;
 
 /// A step that the kernel refused.
 #[derive(Debug, thiserror::Error)]
@@ -13,61 +9,48 @@ use tokio::task::JoinHandle;
 pub(crate) struct StepError {
     /// Name of the step, as a noun phrase or gerund.
     step: &'static str,
-    source: rtnetlink::Error,
+    source: io::Error,
 }
 
 impl StepError {
-    /// Returns a conversion for `map_err` that adds the name of the step.
-    pub(super) fn at(step: &'static str) -> impl Fn(rtnetlink::Error) -> Self {
-        move |source| Self { step, source }
-    }
-
     pub(super) fn errno(&self) -> Option<i32> {
-        match &self.source {
-            rtnetlink::Error::NetlinkError(message) => Some(message.raw_code().abs()),
-            _ => None,
-        }
+        self.source.raw_os_error()
     }
 }
 
-/// Netlink socket, and the task that reads it.
-pub(super) struct Rtnl {
-    handle: Handle,
-    reader: JoinHandle<()>,
-}
+/// Netlink socket whose errors name the step.
+pub(super) struct Rtnl(NetlinkSocket);
 
 impl Rtnl {
     pub(super) fn open() -> io::Result<Self> {
-        let (connection, handle, _) = rtnetlink::new_connection()?;
-        Ok(Self { handle, reader: tokio::spawn(connection) })
+        NetlinkSocket::open().map(Self)
     }
-}
 
-impl Deref for Rtnl {
-    type Target = Handle;
-
-    fn deref(&self) -> &Handle {
-        &self.handle
+    /// Sends a request that changes an object.
+    pub(super) async fn change(
+        &self,
+        step: &'static str,
+        kind: u16,
+        flags: RequestFlags,
+        message: &[u8],
+    ) -> Result<(), StepError> {
+        let changed = self.0.request(kind, flags, message).await;
+        changed.map(drop).map_err(|source| StepError { step, source })
     }
-}
 
-impl Drop for Rtnl {
-    fn drop(&mut self) {
-        self.reader.abort();
+    /// Sends a request for all objects, or for one, and parses the messages of the reply.
+    pub(super) async fn read<T>(
+        &self,
+        step: &'static str,
+        kind: u16,
+        flags: RequestFlags,
+        request: &[u8],
+        parse: fn(&[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, StepError> {
+        let bodies = self.0.request(kind, flags, request).await;
+        let bodies = bodies.map_err(|source| StepError { step, source })?;
+        let parsed = bodies.iter().map(|body| parse(body)).collect::<Option<_>>();
+        let malformed = || StepError { step, source: io::ErrorKind::InvalidData.into() };
+        parsed.ok_or_else(malformed)
     }
-}
-
-/// Collects all messages of a dump.
-pub(super) async fn dump<T>(
-    step: &'static str,
-    stream: impl Stream<Item = Result<T, rtnetlink::Error>>,
-) -> Result<Vec<T>, StepError> {
-    stream.try_collect().await.map_err(StepError::at(step))
-}
-
-/// Encodes a netlink message.
-pub(super) fn bytes(message: &impl Emitable) -> Vec<u8> {
-    let mut bytes = vec![0; message.buffer_len()];
-    message.emit(&mut bytes);
-    bytes
 }

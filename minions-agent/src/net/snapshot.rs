@@ -12,16 +12,13 @@ use super::rtnl::Rtnl;
 use super::saved_file::SavedFile;
 use super::{address, ipv6, networkd, route};
 use crate::boot_clock;
+use crate::netlink::address::AddressMessage;
+use crate::netlink::route::{RouteMessage, TABLE_LOCAL};
 use minions_proto::message::Dns;
-use netlink_packet_route::address::AddressMessage;
-use netlink_packet_route::route::{RouteHeader, RouteMessage};
 use rustix::system::uname;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::io;
-
-/// `RT_TABLE_LOCAL`, which the kernel maintains itself.
-const TABLE_LOCAL: u8 = 255;
 
 /// State of the network at one time.
 #[derive(Debug, Clone)]
@@ -82,7 +79,7 @@ impl NetworkSnapshot {
             paths.push(network_manager::file(&system.run, &link.name));
         }
         let mut routes = route::list(rtnl).await?;
-        routes.retain(|route| is_kept(&route.header));
+        routes.retain(is_kept);
         let files = paths.iter().map(|path| {
             SavedFile::read(path)
                 .map_err(|source| NetworkError::File { path: path.clone(), source })
@@ -107,7 +104,7 @@ impl NetworkSnapshot {
     }
 
     pub(super) fn addresses_of(&self, link: LinkIndex) -> Vec<AddressMessage> {
-        let of = self.addresses.iter().filter(|address| address.header.index == link);
+        let of = self.addresses.iter().filter(|address| address.index == link);
         of.cloned().collect()
     }
 }
@@ -125,7 +122,7 @@ async fn managements(
     let set = desired.links.iter().filter(|one| one.addresses.is_some());
     let links: Vec<_> = set.map(|one| (one.link.index, one.link.name.clone())).collect();
     let system = system.clone();
-    let asked = tokio::task::spawn_blocking(move || {
+    let asked = crate::task::spawn_blocking(move || {
         let all = links.iter();
         all.map(|(index, name)| (*index, network_manager::management(&system, name))).collect()
     });
@@ -133,6 +130,6 @@ async fn managements(
 }
 
 /// Reports whether a route belongs in a snapshot: it is not in the local table, which the kernel maintains.
-pub(super) fn is_kept(header: &RouteHeader) -> bool {
-    header.table != TABLE_LOCAL
+pub(super) fn is_kept(route: &RouteMessage) -> bool {
+    route.table != TABLE_LOCAL
 }

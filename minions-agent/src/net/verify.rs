@@ -4,13 +4,11 @@ use super::address::{self, ip_of};
 use super::checks::{ChangeChecks, LinkAddress, LinkName, NextHop, Router};
 use super::desired::DesiredLink;
 use super::error::NetworkError;
-use super::rtnl::{Rtnl, dump};
+use super::rtnl::Rtnl;
 use super::{dns_query, link, neighbour, route};
+use crate::netlink::address::{AddressMessage, flags};
 use minions_proto::cidr::{InterfaceAddress, is_link_local_v6};
 use minions_proto::message::Check;
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use rtnetlink::RouteMessageBuilder;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -114,11 +112,11 @@ async fn addresses(rtnl: &Rtnl, wanted: &[LinkAddress]) -> Result<(), NetworkErr
         loop {
             let present = address::list(rtnl, link.index).await?;
             let found = present.iter().find(|address| ip_of(address) == Some(*ip));
-            match found.map(flags) {
-                Some(flags) if flags.contains(AddressFlags::Dadfailed) => {
+            match found.map(AddressMessage::flags) {
+                Some(present) if present & flags::DAD_FAILED != 0 => {
                     return Err(NetworkError::Duplicate { address, link: name() });
                 }
-                Some(flags) if !flags.contains(AddressFlags::Tentative) => continue 'wanted,
+                Some(present) if present & flags::TENTATIVE == 0 => continue 'wanted,
                 _ if Instant::now() >= deadline => {
                     return Err(NetworkError::Unusable { address, link: name() });
                 }
@@ -127,14 +125,6 @@ async fn addresses(rtnl: &Rtnl, wanted: &[LinkAddress]) -> Result<(), NetworkErr
         }
     }
     Ok(())
-}
-
-fn flags(address: &AddressMessage) -> AddressFlags {
-    let found = address.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Flags(flags) => Some(*flags),
-        _ => None,
-    });
-    found.unwrap_or(AddressFlags::empty())
 }
 
 /// Checks that the kernel sends packets to the gateway directly over its link, without a further hop.
@@ -160,16 +150,9 @@ async fn is_default_next_hop(rtnl: &Rtnl, hop: &NextHop) -> Result<bool, Network
 
 async fn is_straight(rtnl: &Rtnl, hop: &NextHop) -> Result<bool, NetworkError> {
     let link = hop.link.index;
-    let question = match hop.gateway {
-        IpAddr::V4(v4) => RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(v4, 32).build(),
-        IpAddr::V6(v6) => {
-            let question = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(v6, 128);
-            // A link-local address is only valid on its link.
-            let local = is_link_local_v6(hop.gateway);
-            if local { question.output_interface(link).build() } else { question.build() }
-        }
-    };
-    let found = dump("looking a route up", rtnl.route().get(question).execute()).await?;
+    // A link-local address is only valid on its link.
+    let over = is_link_local_v6(hop.gateway).then_some(link);
+    let found = route::lookup(rtnl, hop.gateway, over).await?;
     Ok(found
         .iter()
         .any(|route| route::output_of(route) == Some(link) && route::gateway_of(route).is_none()))

@@ -3,7 +3,7 @@
 use super::exec::refused;
 use crate::exec::{ExecTail, Executor};
 use minions_proto::message::{ExecAttached, ExecStart, FileStart};
-use minions_proto::{AgentError, ErrorCode};
+use minions_proto::{AgentError, ErrorCode, json};
 use std::path::Path;
 
 /// First argument of the agent's program that selects an operation, which follows as JSON.
@@ -18,9 +18,10 @@ pub(super) async fn start(
 ) -> Result<(ExecAttached, ExecTail), AgentError> {
     call.validate()?;
     let FileStart { id, user, on_disconnect, reattach_grace_ms, op } = call;
-    let json = serde_json::to_string(&op).map_err(|error| {
+    let json = json::to_vec(&op).map_err(|error| {
         AgentError::new(ErrorCode::Internal, format!("cannot encode the operation: {error}"))
     })?;
+    let json = String::from_utf8_lossy(&json).into_owned();
     let start = ExecStart {
         id,
         command: program.to_string_lossy().into_owned(),

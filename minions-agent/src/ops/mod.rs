@@ -19,13 +19,13 @@ use crate::agent::Agent;
 use crate::capability::Capability;
 use crate::exec::ExecTail;
 use crate::forward::{ForwardError, OpenForward, OpenListener};
+use crate::task::BoxedTask;
 use minions_proto::frame::EncodeError;
 use minions_proto::message::{
     ExecAttached, ForwardListening, ForwardOpened, encode_error, encode_reply,
 };
 use minions_proto::{AgentError, ErrorCode, Request};
 use serde::Serialize;
-use std::pin::Pin;
 
 /// Maximum length of an error message, in bytes before JSON escapes. A message may quote the host's
 /// request, which may be as long as a frame.
@@ -42,7 +42,7 @@ pub(crate) enum RequestAnswer {
     /// A reply, then a listener for the rest of the connection.
     Listener(Vec<u8>, Box<OpenListener>),
     /// A reply, then an action that must not run before it. The action runs even if the reply did not arrive.
-    ReplyThen(Vec<u8>, Pin<Box<dyn Future<Output = ()> + Send>>),
+    ReplyThen(Vec<u8>, BoxedTask),
 }
 
 /// Answers one request. Every error is answered with a frame.

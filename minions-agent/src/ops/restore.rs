@@ -23,7 +23,7 @@ pub(super) async fn answer(
         RestoreAction::Report => None,
     };
     if let Some(run) = run {
-        tokio::spawn(generation::run(agent.clone(), Arc::new(call), run));
+        crate::task::spawn(generation::run(agent.clone(), Arc::new(call), run));
     }
     Ok(agent.generations().report(&parent).await)
 }

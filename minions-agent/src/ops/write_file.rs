@@ -26,7 +26,7 @@ enum WriteError {
 
 /// Answers the request. A write that has begun is completed even if the host disconnects.
 pub(super) async fn answer(call: WriteFile) -> Result<Done, AgentError> {
-    let written = tokio::task::spawn_blocking(move || write(&call)).await;
+    let written = crate::task::spawn_blocking(move || write(&call)).await;
     written.unwrap_or(Err(WriteError::Interrupted)).map_err(refused)
 }
 

@@ -9,13 +9,14 @@ use super::keeper::FreezeKeeper;
 use super::mounts::{self, FreezableMount, GuestMounts};
 use super::requests::{QuiesceRequests, StopReason};
 use crate::lock::lock;
+use crate::task::spawn_blocking;
 use minions_proto::message::MAX_TTL_MS;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 /// Time to open all mount points. It takes longer only if a file system does not respond.
@@ -88,7 +89,7 @@ impl BlockingSteps<'_> {
             done = &mut thread => return done.map_err(|_| ThreadFailure::Panicked),
             () = sleep(limit) => ThreadFailure::Slow,
         };
-        self.stuck.0.push((described(), tokio::spawn(async move { drop(thread.await) })));
+        self.stuck.0.push((described(), crate::task::spawn(async move { drop(thread.await) })));
         Err(failure)
     }
 

@@ -282,13 +282,13 @@ pub(super) fn thaw(mount: BorrowedFd<'_>) -> Result<(), Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quiesce::mountinfo;
+    use crate::mountinfo;
     use std::path::Path;
     use std::sync::Arc;
 
     /// Returns the root file system, with these mount points.
     fn root(mount_points: &[&str]) -> FreezableMount {
-        let mounts = mountinfo::parse(&fs::read("/proc/self/mountinfo").unwrap());
+        let mounts = mountinfo::read().unwrap();
         let root = mounts.iter().rfind(|mount| mount.mount_point == Path::new("/")).unwrap();
         FreezableMount {
             mount_points: mount_points.iter().map(PathBuf::from).collect(),

@@ -5,10 +5,10 @@ use super::event_hooks::{self, HookEvent};
 use super::frozen_set;
 use super::marker;
 use super::mounts;
+use crate::task::spawn_blocking;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 /// Time to thaw all file systems. Only opening a mount point may take longer, if its file system does not respond.

@@ -4,13 +4,13 @@
 //! thaw hooks must be run, and the id of the boot: after a reboot, there is nothing left to undo.
 
 use super::QuiesceState;
+use crate::task::spawn_blocking;
 use minions_tree::files::{self, FileAttributes};
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::task::spawn_blocking;
 
 /// The directory is shared with the journal of network changes.
 const DIR_MODE: u32 = 0o700;

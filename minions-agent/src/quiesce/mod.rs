@@ -21,7 +21,6 @@ mod frozen_set;
 pub mod keeper;
 mod leftover;
 mod marker;
-mod mountinfo;
 mod mounts;
 mod requests;
 mod task;
@@ -127,7 +126,7 @@ impl QuiesceControl {
             tracing::warn!("ending the quiesce of the previous agent");
             // Registered before the first request: the undoing of the old quiesce must not undo a new one.
             let registered = RegisteredQuiesce::of_leftover(&quiescer.shared);
-            tokio::spawn(leftover::end(registered));
+            crate::task::spawn(leftover::end(registered));
         }
         quiescer
     }
@@ -147,7 +146,7 @@ impl QuiesceControl {
         let (begun, outcome) = oneshot::channel();
         let registered = RegisteredQuiesce(Arc::clone(&self.shared));
         let requests = QuiesceRequests::new(begun, orders);
-        tokio::spawn(QuiesceTask::new(registered, id, call, lease).run(requests));
+        crate::task::spawn(QuiesceTask::new(registered, id, call, lease).run(requests));
         outcome.await.unwrap_or(Err(QuiesceFailure::Interrupted.into()))
     }
 

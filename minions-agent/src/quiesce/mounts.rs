@@ -5,11 +5,10 @@
 //! that holds the file of a loop device before the one on the loop device. In the other order, the freeze of the second
 //! would wait for the first forever, because a freeze writes.
 
-use super::mountinfo::{self, MountEntry};
+use crate::mountinfo::{self, MountEntry};
 use minions_proto::message::FrozenFilesystem;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -59,7 +58,7 @@ pub(super) struct GuestMounts {
 
 /// Reads the mounts of this process.
 pub(super) fn read() -> io::Result<GuestMounts> {
-    let mounts = mountinfo::parse(&fs::read("/proc/self/mountinfo")?);
+    let mounts = mountinfo::read()?;
     Ok(select(mounts, is_block_device))
 }
 

@@ -12,6 +12,7 @@ use crate::boot_clock::{self, milliseconds};
 use crate::error_chain;
 use crate::hooks::HookReport;
 use crate::lock::lock;
+use crate::task::spawn_blocking;
 use crate::watched::watch;
 use minions_proto::message::{HookRun, Quiesce, Quiesced, Thawed};
 use std::io;
@@ -19,7 +20,6 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
-use tokio::task::spawn_blocking;
 
 pub(super) struct QuiesceTask {
     registered: RegisteredQuiesce,

@@ -48,13 +48,10 @@ enum ForwardEnd {
 }
 
 /// Serves a forward until its last message was sent or the host's connection broke.
-pub(super) async fn run<S>(
-    incoming: &mut FrameReader<S>,
+pub(super) async fn run(
+    incoming: &mut FrameReader<'_>,
     mut forward: OpenForward,
-) -> Result<(), SessionError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-{
+) -> Result<(), SessionError> {
     let (read, mut write, decoder) = incoming.split();
     let mut out = BytesMut::new();
     let end = {

@@ -1,10 +1,11 @@
 //! Receiving side of a connection: decodes frames, and detects that the host has closed.
 
 use super::SessionError;
+use crate::host_stream::BoxedStream;
 use minions_proto::frame::{Decoder, FrameError};
 use std::io;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf, WriteHalf};
+use tokio::io::{AsyncReadExt, ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
 /// Deadline from a frame's first byte to its last.
@@ -28,29 +29,27 @@ pub(super) enum ReceivedFrame {
 }
 
 /// A stream, with the bytes that have been read from it but not yet used.
-#[derive(Debug)]
-pub(super) struct FrameReader<S> {
-    stream: S,
+pub(super) struct FrameReader<'a> {
+    stream: BoxedStream<'a>,
     decoder: Decoder,
     ended: bool,
 }
 
-impl<S: AsyncRead + Unpin> FrameReader<S> {
-    pub(super) fn new(stream: S) -> Self {
+impl<'a> FrameReader<'a> {
+    pub(super) fn new(stream: BoxedStream<'a>) -> Self {
         Self { stream, decoder: Decoder::new(), ended: false }
     }
 
     /// Returns both halves of the stream, for channel mode, with the decoder that holds bytes already read.
-    pub(super) fn split(&mut self) -> (ReadHalf<&mut S>, WriteHalf<&mut S>, &mut Decoder)
-    where
-        S: AsyncWrite,
-    {
+    pub(super) fn split(
+        &mut self,
+    ) -> (ReadHalf<&mut BoxedStream<'a>>, WriteHalf<&mut BoxedStream<'a>>, &mut Decoder) {
         let (read, write) = tokio::io::split(&mut self.stream);
         (read, write, &mut self.decoder)
     }
 
     /// Returns the stream, for writing a reply. Reading from it would lose frames.
-    pub(super) fn stream(&mut self) -> &mut S {
+    pub(super) fn stream(&mut self) -> &mut BoxedStream<'a> {
         &mut self.stream
     }
 

@@ -19,7 +19,7 @@ use minions_proto::frame::Decoder;
 use minions_proto::message::HEARTBEAT;
 use minions_proto::{AgentError, ErrorCode};
 use std::io;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 /// Event of the host.
@@ -33,13 +33,10 @@ enum HostEvent {
 }
 
 /// Serves a listener until its last message was sent or the host's connection broke.
-pub(super) async fn run<S>(
-    incoming: &mut FrameReader<S>,
+pub(super) async fn run(
+    incoming: &mut FrameReader<'_>,
     mut listener: OpenListener,
-) -> Result<(), SessionError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-{
+) -> Result<(), SessionError> {
     let (mut read, mut write, decoder) = incoming.split();
     let mut out = BytesMut::new();
     let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
@@ -128,7 +125,7 @@ mod tests {
         let (host, agent) = tokio::io::duplex(64 * 1024);
         let started = Instant::now();
         let served = tokio::spawn(async move {
-            let mut incoming = FrameReader::new(agent);
+            let mut incoming = FrameReader::new(Box::new(agent));
             run(&mut incoming, listener).await.map_err(|error| error.to_string())
         });
         let (mut read, mut write) = tokio::io::split(host);

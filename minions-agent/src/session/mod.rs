@@ -21,6 +21,7 @@ mod stream;
 
 use crate::agent::Agent;
 use crate::error_chain;
+use crate::host_stream::BoxedStream;
 use crate::ops::{self, RequestAnswer};
 use bytes::Bytes;
 use incoming::{FrameReader, ReceivedFrame};
@@ -30,7 +31,7 @@ use minions_proto::{AgentError, ErrorCode};
 use std::io;
 use std::time::Duration;
 use stream::AfterStream;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -68,10 +69,7 @@ enum SessionError {
 }
 
 /// Serves `stream` until it ends.
-pub(crate) async fn run<S>(agent: &Agent, stream: S, slot: SemaphorePermit<'_>)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-{
+pub(crate) async fn run(agent: &Agent, stream: BoxedStream<'_>, slot: SemaphorePermit<'_>) {
     let mut incoming = FrameReader::new(stream);
     match converse(agent, &mut incoming, slot).await {
         Ok(()) => tracing::debug!("connection closed"),
@@ -79,14 +77,11 @@ where
     }
 }
 
-async fn converse<S>(
+async fn converse(
     agent: &Agent,
-    incoming: &mut FrameReader<S>,
+    incoming: &mut FrameReader<'_>,
     slot: SemaphorePermit<'_>,
-) -> Result<(), SessionError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-{
+) -> Result<(), SessionError> {
     // After a stream: the time at which the next request must have begun.
     let mut reuse_until = None;
     loop {
@@ -179,10 +174,7 @@ fn refusal(code: ErrorCode, error: FrameError) -> Vec<u8> {
 
 /// Answers the first request with `busy`, and closes. It waits for the request, because an unrequested reply would
 /// be a protocol error.
-pub(crate) async fn turn_away<S>(stream: S)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-{
+pub(crate) async fn turn_away(stream: BoxedStream<'_>) {
     let Ok(_slot) = TURNED_AWAY.try_acquire() else { return };
     let mut incoming = FrameReader::new(stream);
     if let Ok(Ok(ReceivedFrame::Payload(_))) = timeout(PARTING_DEADLINE, incoming.next()).await {
@@ -210,10 +202,7 @@ where
 
 /// Closes the connection so that the last reply arrives: closing a socket with unread bytes resets the
 /// connection, and a reset may overtake the reply.
-async fn part<S>(stream: &mut S)
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+async fn part(stream: &mut BoxedStream<'_>) {
     let read_away = async {
         stream.shutdown().await?;
         let mut sink = [0; 4096];

@@ -43,13 +43,10 @@ pub(super) enum AfterStream {
 
 /// Serves the stream until its last message was sent, the host left, or the connection broke. Dropping `tail`
 /// tells the exec that the stream has ended.
-pub(super) async fn run<S>(
-    incoming: &mut FrameReader<S>,
+pub(super) async fn run(
+    incoming: &mut FrameReader<'_>,
     mut tail: ExecTail,
-) -> Result<AfterStream, SessionError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-{
+) -> Result<AfterStream, SessionError> {
     let (read, write, decoder) = incoming.split();
     let handle = tail.handle();
     let (refuse, refusals) = mpsc::channel(MAX_REFUSALS);

@@ -60,7 +60,7 @@ impl SessionMessage {
     /// [`SessionFrameError::HeadLength`], [`SessionFrameError::DataLength`],
     /// [`SessionFrameError::Head`].
     pub fn new(head: &impl Serialize, data: Bytes) -> Result<Self, SessionFrameError> {
-        let head = serde_json::to_vec(head).map_err(SessionFrameError::Head)?;
+        let head = json::to_vec(head).map_err(SessionFrameError::Head)?;
         let message = Self { head: head.into(), data };
         message.check()?;
         Ok(message)

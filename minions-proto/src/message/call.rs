@@ -1,6 +1,6 @@
 //! Requests as their sender sees them.
 
-use crate::frame::{EncodeError, encode};
+use crate::frame::{EncodeError, encode_after};
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Request as its sender sees it: its name on the wire, its reply, and whether it may be repeated.
@@ -13,19 +13,11 @@ pub trait Call: Serialize {
     const IDEMPOTENT: bool;
 }
 
-/// Request object: `type`, followed by the fields of the call.
-#[derive(Serialize)]
-struct TaggedCall<'a, C> {
-    r#type: &'static str,
-    #[serde(flatten)]
-    call: &'a C,
-}
-
-/// Encodes a request as one frame.
+/// Encodes a request as one frame: `type`, followed by the fields of the call.
 ///
 /// # Errors
 ///
 /// [`EncodeError`] if the request is longer than a frame.
 pub fn encode_request<C: Call>(call: &C) -> Result<Vec<u8>, EncodeError> {
-    encode(&TaggedCall { r#type: C::TYPE, call })
+    encode_after(("type", C::TYPE), call)
 }

@@ -1,7 +1,7 @@
 //! Envelope of replies: `{"status":"ok",…}` or `{"status":"error",…}`.
 
 use crate::error::AgentError;
-use crate::frame::{EncodeError, encode};
+use crate::frame::{EncodeError, encode_after};
 use crate::json;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::borrow::Cow;
@@ -27,13 +27,6 @@ pub enum ReplyError {
     UnknownStatus,
 }
 
-#[derive(Serialize)]
-struct Envelope<'a, T> {
-    status: &'static str,
-    #[serde(flatten)]
-    body: &'a T,
-}
-
 #[derive(Deserialize)]
 struct StatusOnly<'a> {
     #[serde(borrow)]
@@ -46,7 +39,7 @@ struct StatusOnly<'a> {
 ///
 /// [`EncodeError`] if the reply is longer than a frame.
 pub fn encode_reply<T: Serialize>(body: &T) -> Result<Vec<u8>, EncodeError> {
-    encode(&Envelope { status: "ok", body })
+    encode_after(("status", "ok"), body)
 }
 
 /// Encodes an error reply as one frame.
@@ -55,7 +48,7 @@ pub fn encode_reply<T: Serialize>(body: &T) -> Result<Vec<u8>, EncodeError> {
 ///
 /// [`EncodeError`] if the reply is longer than a frame.
 pub fn encode_error(error: &AgentError) -> Result<Vec<u8>, EncodeError> {
-    encode(&Envelope { status: "error", body: error })
+    encode_after(("status", "error"), error)
 }
 
 /// Decodes one frame's payload as the reply to a request whose success reply is `T`.

@@ -25,7 +25,7 @@ const ATTEMPTS: usize = 16;
 pub struct FileAttributes {
     /// Permission bits.
     pub mode: u32,
-    /// User and group; `None` for the agent's own.
+    /// User and group; `None` for those of this process.
     pub owner: Option<(u32, u32)>,
 }
 
@@ -59,8 +59,8 @@ impl FileLocation {
 
     /// Reports whether only root or the agent's own user can have determined the owner, mode and content of `file`.
     ///
-    /// A user who owns the directory may have moved a file of root there. A user who can write to the directory may
-    /// have created a hard link in it to a file of root elsewhere.
+    /// The owner of the file alone does not show this: a user who owns the directory may have moved a file of root
+    /// there, and a user who can write to the directory may have created a hard link in it to a file of root elsewhere.
     pub fn trusts(&self, file: &Stat) -> bool {
         is_ours(file.st_uid)
             && self.directory.is_ours()

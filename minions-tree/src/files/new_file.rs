@@ -33,7 +33,7 @@ pub struct NewFile<'a> {
 }
 
 impl FileLocation {
-    /// Creates an empty file, with mode 0600 until [`set`](NewFile::set).
+    /// Creates an empty file, whose mode is 0600 until [`set`](NewFile::set) changes it.
     pub fn begin_file(&self) -> io::Result<NewFile<'_>> {
         match self.begin_unnamed() {
             // Kernels and file systems without this feature return one of these.
@@ -66,7 +66,7 @@ impl FileLocation {
 }
 
 impl NewFile<'_> {
-    /// Returns the file, for its content.
+    /// Returns the file, so that the caller can write its content.
     pub fn file(&mut self) -> &mut File {
         &mut self.file
     }

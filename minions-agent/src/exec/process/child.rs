@@ -44,8 +44,9 @@ impl<'a> ExecVectors<'a> {
         Self { paths: &image.paths, argv, envp, ignored: ignored_signals() }
     }
 
-    /// Executes the first file that this user can execute, as execvp(3) does. Returns only if all fail: with
-    /// "permission denied" if that was the error of any of them.
+    /// Executes the first file that this user can execute, as execvp(3) does. Returns only on failure, with the error
+    /// of a file that cannot be executed. If all files are missing or out of reach, "permission denied" takes
+    /// precedence over other errors.
     fn exec(&self) -> Errno {
         let mut refused = Errno::NOENT;
         for path in self.paths {
@@ -90,7 +91,7 @@ const LAST_SIGNAL: libc::c_int = 64;
 pub(super) enum SignalReset {
     /// All of them.
     All,
-    /// Signals that the agent ignores: the kernel has reset those that it handles (`CLONE_CLEAR_SIGHAND`).
+    /// Signals that the agent ignores: the kernel has reset those that the agent handles (`CLONE_CLEAR_SIGHAND`).
     Ignored,
 }
 
@@ -154,7 +155,8 @@ fn prepare(
         let _ = setpriority_process(None, nice);
     }
     if setup.default_policy {
-        // A program under the agent's policy runs as well, only later.
+        // A failure is ignored: under the agent's policy, the program also runs, but may have to wait longer for a
+        // processor.
         let _ = policy::set_default();
     }
     if let Some(score) = &setup.oom_score_adj {
@@ -182,8 +184,8 @@ fn replace_standard_streams(streams: &ProgramStreams) -> Result<(), Errno> {
 }
 
 fn become_user(uid: Uid, gid: Gid, groups: &[Gid]) -> Result<(), Errno> {
-    // An agent that is not root can only run programs as its own user and group, and then there is nothing to
-    // change. A group that the request names comes without supplementary groups; another one is refused below.
+    // An agent that is not root can only run programs as its own user and group, and then there is nothing to change.
+    // `groups` is empty only if the request names a group: the calls below refuse any other than the agent's own.
     let (own_uid, own_gid) = (rustix::process::geteuid(), rustix::process::getegid());
     if !own_uid.is_root() && own_uid == uid && (!groups.is_empty() || gid == own_gid) {
         return Ok(());

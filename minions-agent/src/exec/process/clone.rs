@@ -27,7 +27,7 @@ pub(super) enum CloneMethod {
 /// # Safety
 ///
 /// `child` runs as the child of a process with several threads, whose memory it may share: it may only do what is safe in
-/// a signal handler, and write to no memory but its own variables. Signals must be blocked, so that no handler runs in it.
+/// a signal handler, and write to no memory but its own variables and atomic ones. Signals must be blocked, so that no handler runs in it.
 pub(super) unsafe fn clone_process<F: Fn()>(
     cgroup: Option<BorrowedFd<'_>>,
     method: CloneMethod,
@@ -90,7 +90,7 @@ unsafe fn vfork<F: Fn()>(arguments: &mut CloneArgs, child: &F) -> c_long {
     // SAFETY: the child runs on `stack`, which nothing else uses and which is aligned for a call. The calling thread, and
     // with it `stack` and what `child` borrows, stays as it is until the child has executed its program or has ended
     // (`CLONE_VFORK`). Meanwhile the other threads run, and share the memory with the child, which writes only to its
-    // stack and to this thread's `errno`. Its descriptors, signal dispositions and credentials are its own.
+    // stack, to atomic variables and to this thread's `errno`. Its descriptors, signal dispositions and credentials are its own.
     let result = unsafe { clone_with_stack(arguments, enter::<F>, (&raw const *child).cast()) };
     drop(stack);
     result

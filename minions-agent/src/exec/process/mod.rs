@@ -4,6 +4,7 @@ mod cgroup;
 mod child;
 mod clone;
 mod group;
+mod proc_stat;
 mod setup;
 pub(super) mod signal;
 mod spawn;
@@ -21,6 +22,7 @@ use rustix::process::{Pid, Signal};
 use spawn::SpawnedProcess;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
@@ -143,9 +145,12 @@ impl RunningProcess {
     /// Stops tracking the tree without killing leftover processes. Returns the control group: first if processes
     /// run in it, second if it is empty.
     pub(super) fn release(mut self) -> (Option<Cgroup>, Option<Cgroup>) {
-        match self.tree.release() {
-            Some(cgroup) if cgroup.is_alive() => (Some(cgroup.without_descriptor()), None),
-            empty => (None, empty),
+        let Some(mut cgroup) = self.tree.release() else { return (None, None) };
+        let was_killed = self.end.is_none_or(|end| end.status.signal() == Some(libc::SIGKILL));
+        if cgroup.ends_empty(was_killed) {
+            (None, Some(cgroup))
+        } else {
+            (Some(cgroup.without_descriptor()), None)
         }
     }
 }

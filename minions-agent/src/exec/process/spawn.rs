@@ -18,6 +18,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 /// A process that executes its program.
 #[derive(Debug)]
@@ -42,15 +43,10 @@ pub(super) fn spawn(
     // A process that switches to another user does not share the agent's memory meanwhile: that user may trace it. Nor does
     // one with limits: the OOM killer spares a process that another one waits for.
     let may_share = setup.account.is_none() && !confined && can_share_memory();
-    let (method, flags) = match may_share {
-        // The process has executed its program or ended when the system call returns, so nothing is waited for.
-        true => (CloneMethod::Vfork, PipeFlags::CLOEXEC | PipeFlags::NONBLOCK),
-        false => (CloneMethod::Fork, PipeFlags::CLOEXEC),
-    };
-    // Exec closes the child's end: reading end of file means success.
-    let (failure, theirs) = pipe_with(flags)?;
+    let method = if may_share { CloneMethod::Vfork } else { CloneMethod::Fork };
+    let failure = FailureReport::of(method)?;
     let vectors = ExecVectors::of(&setup.image);
-    let start = |cgroup| start(cgroup, method, setup, &vectors, &theirs);
+    let start = |cgroup| start(cgroup, method, setup, &vectors, &failure);
     let masked = BlockedSignals::all();
     let spawned = match directory {
         Some(directory) if confined => start(Some(directory))
@@ -63,20 +59,57 @@ pub(super) fn spawn(
     };
     drop(masked);
     let spawned = spawned?;
-    drop(theirs);
-    let mut code = [0; 4];
-    let read = match retry_on_intr(|| read(&failure, &mut code)) {
-        // Another program that is being started has a copy of the child's end.
-        Err(Errno::AGAIN) => 0,
-        read => read?,
-    };
-    match read {
-        // A write of four bytes to a pipe is atomic, so there is no shorter read but the end.
-        4 => {
+    match failure.received()? {
+        None => Ok(spawned),
+        Some(error) => {
             wait(spawned.pid)?;
-            Err(SpawnError::from_code(i32::from_ne_bytes(code)))
+            Err(error)
         }
-        _ => Ok(spawned),
+    }
+}
+
+/// Report of the child about the step that failed.
+enum FailureReport {
+    /// Pipe for a child with memory of its own: the agent's end and the child's.
+    Pipe(OwnedFd, OwnedFd),
+    /// Number of the error, for a child that shares the agent's memory. 0: no step has failed.
+    Memory(AtomicI32),
+}
+
+impl FailureReport {
+    fn of(method: CloneMethod) -> Result<Self, Errno> {
+        Ok(match method {
+            CloneMethod::Vfork => Self::Memory(AtomicI32::new(0)),
+            CloneMethod::Fork => {
+                let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+                Self::Pipe(ours, theirs)
+            }
+        })
+    }
+
+    /// Reports an error; called in the child.
+    fn send(&self, error: SpawnError) {
+        match self {
+            Self::Pipe(_, theirs) => _ = write(theirs, &error.code().to_ne_bytes()),
+            Self::Memory(code) => code.store(error.code(), Ordering::Release),
+        }
+    }
+
+    /// Waits until the child has executed its program or has failed. Returns the failure.
+    fn received(self) -> Result<Option<SpawnError>, Errno> {
+        let code = match self {
+            Self::Pipe(ours, theirs) => {
+                // Exec closes the child's end: reading end of file means success.
+                drop(theirs);
+                let mut code = [0; 4];
+                // A write of four bytes to a pipe is atomic, so there is no shorter read but the end.
+                retry_on_intr(|| read(&ours, &mut code))?;
+                i32::from_ne_bytes(code)
+            }
+            // The system call that created the child has returned, so the child has done both.
+            Self::Memory(code) => code.into_inner(),
+        };
+        Ok((code != 0).then(|| SpawnError::from_code(code)))
     }
 }
 
@@ -87,16 +120,13 @@ fn start(
     method: CloneMethod,
     setup: &SpawnSetup,
     vectors: &ExecVectors<'_>,
-    failure: &OwnedFd,
+    failure: &FailureReport,
 ) -> io::Result<SpawnedProcess> {
     let clone = |signals| {
-        let child = || {
-            let error = child::exec(setup, vectors, signals);
-            let _ = write(failure, &error.code().to_ne_bytes());
-        };
+        let child = || failure.send(child::exec(setup, vectors, signals));
         let clears_handlers = signals == SignalReset::Ignored;
         // SAFETY: the child only makes system calls, through rustix's own `syscall` instructions and through thin functions
-        // of libc; it does not allocate, lock, panic, or drop anything. Signals are blocked, so no handler runs in it.
+        // of libc, and stores a number; it does not allocate, lock, panic, or drop anything. Signals are blocked, so no handler runs in it.
         // Credentials are changed for the calling thread only, which is the child's only one.
         unsafe { clone_process(cgroup, method, clears_handlers, &child) }
     };

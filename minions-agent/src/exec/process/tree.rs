@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 /// all processes, so the tree has ended only when both are empty.
 #[derive(Debug)]
 pub(super) struct ProcessTree {
-    /// `None` once it is empty: its number may then be reused.
+    /// `None` once the process group is empty: its number may then be reused.
     group: Option<Pid>,
     cgroup: Option<Cgroup>,
 }

@@ -8,7 +8,8 @@ use minions_proto::file_session::{
 use rustix::fs::{AtFlags, CWD, Mode, RenameFlags};
 use rustix::io::Errno;
 
-/// Mode of a new directory if the request has none; the umask of the process removes the write permissions of others.
+/// Mode of a new directory if the request has none; the umask of the process (022) removes the write permissions of
+/// group and others.
 const DEFAULT_MODE: u32 = 0o777;
 
 /// Serves `mkdir`.

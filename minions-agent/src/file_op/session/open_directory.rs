@@ -39,7 +39,7 @@ pub(super) fn read(handles: &mut HandleTable, number: u32) -> Result<Vec<Session
             Err(_) => None,
         };
         let entry = SessionEntry::new(entry.file_name().to_bytes(), metadata);
-        len += serde_json::to_vec(&entry).map_or(0, |json| json.len());
+        len += minions_proto::json::to_vec(&entry).map_or(0, |json| json.len());
         entries.push(entry);
     }
     Ok(entries)

@@ -1,8 +1,8 @@
 //! Regular files: `open`, `read`, `write`, `fsync`.
 //!
 //! Opening a pipe waits for its other end, and opening a device may have an effect. So the type of an existing file is
-//! checked first, on a descriptor that is good for nothing else (`O_PATH`), and the file is opened without waiting
-//! (`O_NONBLOCK`).
+//! checked first, on a descriptor that does not open the file itself (`O_PATH`). Then the file is opened without
+//! waiting (`O_NONBLOCK`).
 
 use super::super::failure::{FileError, failed};
 use super::super::metadata::kind;
@@ -20,7 +20,8 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
-/// Mode of a new file if the request has none; the umask of the process removes the write permissions of others.
+/// Mode of a new file if the request has none; the umask of the process (022) removes the write permissions of group
+/// and others.
 const DEFAULT_MODE: u32 = 0o666;
 
 /// Serves `open`.
@@ -29,8 +30,9 @@ pub(super) fn open(op: &OpenFile) -> Result<OpenHandle, FileError> {
     let mode = checked_mode(op, &path)?;
     let file = match open_as_path(&path, true) {
         Ok(_) if op.create && op.exclusive => Err(Errno::EXIST).map_err(failed(&path, "open"))?,
-        // The kernel protects files of other users in a directory that all users may write to
-        // (`fs.protected_regular`), but only if the path is opened with `O_CREAT`.
+        // The kernel protects files of other users in a directory that all users may write to (`fs.protected_regular`),
+        // but only if the path is opened with `O_CREAT`. So a request with `create` opens the path, not the file that
+        // was checked.
         Ok(existing) => {
             check_regular(&existing, &path)?;
             match op.create {
@@ -109,7 +111,7 @@ pub(super) fn read(handles: &HandleTable, op: ReadAt) -> Result<Bytes, FileError
             Ok(0) => break,
             Ok(read) => len += read,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // The next request reports it.
+            // The next request, which begins at this byte, reports the error.
             Err(_) if len > 0 => break,
             Err(error) => return Err(FileError::new(&error, path, "read")),
         }

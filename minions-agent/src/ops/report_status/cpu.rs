@@ -1,6 +1,6 @@
 //! CPU usage, from samples taken in the background.
 
-use procfs::{CpuTime, CurrentSI, KernelStats};
+use super::proc_files::CpuTicks;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -19,7 +19,7 @@ pub(super) struct CpuMeter {
 impl CpuMeter {
     pub(super) fn start() -> Self {
         let (publish, percent) = watch::channel(None);
-        Self { percent, sampler: tokio::spawn(sample(publish)) }
+        Self { percent, sampler: crate::task::spawn(sample(publish)) }
     }
 
     /// Returns the usage in the last sample, in percent; `None` before the first sample is complete.
@@ -34,11 +34,6 @@ impl Drop for CpuMeter {
     }
 }
 
-/// Returns the number of processors that are online.
-pub(super) fn count() -> Option<u32> {
-    u32::try_from(KernelStats::current().ok()?.cpu_time.len()).ok()
-}
-
 async fn sample(publish: watch::Sender<Option<f64>>) {
     let mut before = CpuTicks::now();
     loop {
@@ -50,26 +45,7 @@ async fn sample(publish: watch::Sender<Option<f64>>) {
     }
 }
 
-/// Clock ticks since boot, summed over all processors.
-#[derive(Debug, Clone, Copy)]
-struct CpuTicks {
-    idle: u64,
-    total: u64,
-}
-
 impl CpuTicks {
-    fn now() -> Option<Self> {
-        Some(Self::of(&KernelStats::current().ok()?.total))
-    }
-
-    /// Sums the ticks. Guest time is included in user time already. Waiting for I/O counts as idle.
-    fn of(time: &CpuTime) -> Self {
-        let idle = time.idle + time.iowait.unwrap_or(0);
-        let others = [time.irq, time.softirq, time.steal];
-        let others: u64 = others.into_iter().flatten().sum();
-        Self { idle, total: idle + time.user + time.nice + time.system + others }
-    }
-
     /// Returns the usage since `before` in percent, rounded to a tenth. The kernel's idle ticks can decrease
     /// slightly.
     fn busy_since(self, before: Self) -> Option<f64> {
@@ -86,8 +62,8 @@ mod tests {
 
     #[test]
     fn usage_is_computed_between_two_samples() {
-        let before = CpuTicks { idle: 1_000, total: 2_000 };
-        let busy = |idle, total| CpuTicks { idle, total }.busy_since(before);
+        let before = CpuTicks { idle: 1_000, total: 2_000, cpus: 1 };
+        let busy = |idle, total| CpuTicks { idle, total, cpus: 1 }.busy_since(before);
         assert_eq!(busy(1_075, 2_100), Some(25.0));
         assert_eq!(busy(1_000, 2_100), Some(100.0));
         assert_eq!(busy(999, 2_100), Some(100.0));

@@ -1,7 +1,7 @@
 //! Mounted filesystems and their usage.
 
+use crate::mountinfo::{self, MountEntry};
 use minions_proto::message::Filesystem;
-use procfs::process::{MountInfo, Process};
 use rustix::fs::{StatVfsMountFlags, statvfs};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ impl DiskLister {
     /// Returns all filesystems that have blocks; `None` if one of them hangs.
     pub(super) async fn list(&self) -> Option<Vec<Filesystem>> {
         let look = timeout(PATIENCE, Arc::clone(&self.look).acquire_owned()).await.ok()?.ok()?;
-        let listed = tokio::task::spawn_blocking(move || {
+        let listed = crate::task::spawn_blocking(move || {
             let _look = look;
             list()
         });
@@ -43,13 +43,13 @@ impl DiskLister {
 }
 
 fn list() -> Option<Vec<Filesystem>> {
-    let mounts = Process::myself().and_then(|own| own.mountinfo()).ok()?;
+    let mounts = mountinfo::read().ok()?;
     // A second mount of the same device is a bind mount; the first one is the usual path.
     let mut seen = HashSet::new();
     let mut listed: Vec<_> = mounts
         .into_iter()
         .filter(|mount| mount.mount_point.as_os_str() == "/" || !is_virtual(mount))
-        .filter_map(|mount| Some((mount.majmin.clone(), filesystem(&mount)?)))
+        .filter_map(|mount| Some((mount.device.clone(), filesystem(&mount)?)))
         .filter(|(device, _)| seen.insert(device.clone()))
         .map(|(_, filesystem)| filesystem)
         .collect();
@@ -58,11 +58,11 @@ fn list() -> Option<Vec<Filesystem>> {
     Some(listed)
 }
 
-fn is_virtual(mount: &MountInfo) -> bool {
+fn is_virtual(mount: &MountEntry) -> bool {
     VIRTUAL.contains(&mount.fs_type.as_str())
 }
 
-fn filesystem(mount: &MountInfo) -> Option<Filesystem> {
+fn filesystem(mount: &MountEntry) -> Option<Filesystem> {
     let figures = statvfs(&mount.mount_point).ok()?;
     if figures.f_blocks == 0 {
         return None;
@@ -71,7 +71,7 @@ fn filesystem(mount: &MountInfo) -> Option<Filesystem> {
     Some(Filesystem {
         mount_point: mount.mount_point.display().to_string(),
         fs_type: mount.fs_type.clone(),
-        source: mount.mount_source.clone().unwrap_or_default(),
+        source: mount.source.clone(),
         total_bytes: bytes(figures.f_blocks),
         used_bytes: bytes(figures.f_blocks.saturating_sub(figures.f_bfree)),
         available_bytes: bytes(figures.f_bavail),

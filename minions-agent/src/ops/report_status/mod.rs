@@ -3,13 +3,14 @@
 mod cpu;
 mod disks;
 mod os;
+mod proc_files;
 
 use super::health::uptime_secs;
 use crate::net::interfaces;
 use cpu::CpuMeter;
 use disks::DiskLister;
 use minions_proto::message::{Load, Status};
-use procfs::{Current, LoadAverage, Meminfo};
+use proc_files::{CpuTicks, GuestMemory, load_averages};
 use rustix::system::uname;
 
 const MIB: u64 = 1024 * 1024;
@@ -30,27 +31,24 @@ impl StatusSource {
 
     /// Collects the status. Values that the kernel does not provide are absent; base fields are zero instead.
     pub(crate) async fn report(&self) -> Status {
-        let memory = Meminfo::current().ok();
-        let memory = memory.as_ref();
+        let memory = GuestMemory::now();
         let filesystems = self.disks.list().await;
         let root = filesystems
             .as_deref()
             .and_then(|all| all.iter().find(|filesystem| filesystem.mount_point == "/"));
         Status {
             uptime_secs: uptime_secs(),
-            memory_total_mb: memory.map_or(0, |memory| memory.mem_total / MIB),
-            memory_used_mb: memory.map_or(0, used) / MIB,
+            memory_total_mb: memory.map_or(0, |memory| memory.total / MIB),
+            memory_used_mb: memory
+                .map_or(0, |memory| memory.total.saturating_sub(memory.available) / MIB),
             disk_total_gb: root.map_or(0, |root| rounded_gib(root.total_bytes)),
             disk_used_gb: root.map_or(0, |root| rounded_gib(root.used_bytes)),
-            load: LoadAverage::current().ok().map(|load| Load {
-                one: two_digits(load.one),
-                five: two_digits(load.five),
-                fifteen: two_digits(load.fifteen),
-            }),
-            cpus: cpu::count(),
+            load: load_averages().map(|[one, five, fifteen]| Load { one, five, fifteen }),
+            cpus: CpuTicks::now().map(|ticks| ticks.cpus),
             cpu_percent: self.cpu.percent(),
             swap_total_mb: memory.map(|memory| memory.swap_total / MIB),
-            swap_used_mb: memory.map(|memory| (memory.swap_total - memory.swap_free) / MIB),
+            swap_used_mb: memory
+                .map(|memory| memory.swap_total.saturating_sub(memory.swap_free) / MIB),
             filesystems,
             interfaces: interfaces::list().await.ok(),
             os: os::read(),
@@ -59,16 +57,6 @@ impl StatusSource {
     }
 }
 
-/// Returns the memory in bytes that is not available to new programs.
-fn used(memory: &Meminfo) -> u64 {
-    memory.mem_total.saturating_sub(memory.mem_available.unwrap_or(memory.mem_free))
-}
-
 fn rounded_gib(bytes: u64) -> u64 {
     (bytes + GIB / 2) / GIB
-}
-
-/// Rounds to two digits, as the kernel prints them: converting an `f32` to `f64` adds spurious digits.
-fn two_digits(load: f32) -> f64 {
-    (f64::from(load) * 100.0).round() / 100.0
 }

@@ -1,9 +1,9 @@
 //! `configure_network` configures the guest's network, `network_confirm` makes a change permanent,
 //! `read_network` reads the network.
 //!
-//! `configure_network` has two forms. The base form ([`ConfigureNetwork`]) is frozen; the richer
-//! form ([`ChangeNetwork`]) is for agents that announce [`Feature::Network`](super::Feature::Network). Both are converted to a
-//! [`NetworkPlan`], in which every value has been checked.
+//! `configure_network` has two forms. The base form ([`ConfigureNetwork`]) is frozen; the form with all settings
+//! ([`ChangeNetwork`]) is for agents that announce [`Feature::Network`](super::Feature::Network). Both are converted to
+//! a [`NetworkPlan`], in which every value has been checked.
 
 mod base;
 mod bounds;

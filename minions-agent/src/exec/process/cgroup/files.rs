@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 /// `CGROUP2_SUPER_MAGIC` of linux/magic.h.
 const CGROUP2: rustix::fs::FsWord = 0x6367_7270;
 
+/// Longest text of a file that is read in one piece; the longest of those that are read so has 200 bytes.
+const SHORT: usize = 1024;
+
 /// Directory of a group, held open while its program runs. The program can then be ended even if another file system is
 /// mounted over the tree, or the tree is unmounted.
 #[derive(Debug)]
@@ -52,6 +55,14 @@ impl GroupFiles {
         let mut text = String::new();
         self.file(file, OFlags::RDONLY)?.read_to_string(&mut text)?;
         Ok(text)
+    }
+
+    /// Reads a file of at most [`SHORT`] bytes whose text the kernel writes in one piece, with one system call: any file
+    /// but a list of processes.
+    pub(super) fn read_short(&self, file: &str) -> io::Result<String> {
+        let mut text = [0; SHORT];
+        let len = self.file(file, OFlags::RDONLY)?.read(&mut text)?;
+        Ok(String::from_utf8_lossy(&text[..len]).into_owned())
     }
 
     /// Writes to an existing file. Creates none: after an unmount the directory may be an ordinary one.

@@ -15,13 +15,14 @@ use crate::cgroup::{self, CgroupHierarchy};
 use crate::lock::lock;
 use files::{GroupFiles, is_busy, is_in_tree};
 use minions_proto::Invalid;
-use pool::Pool;
+use pool::{EmptyGroup, Pool};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Number of the next group, shared by all agents in this process; part of the group's name.
@@ -56,7 +57,8 @@ struct CgroupTree {
     hierarchy: CgroupHierarchy,
     groups: ProgramGroups,
     parent: PathBuf,
-    /// Empty groups for reuse; used only with [`ProgramGroups::OfGuest`].
+    /// Empty groups for reuse; used only with [`ProgramGroups::OfGuest`]: on another machine, an agent that is killed would
+    /// leave them for good.
     pool: Pool,
     /// Groups that could not be removed yet, because processes still ran in them.
     leftover: Mutex<Vec<PathBuf>>,
@@ -126,10 +128,14 @@ impl CgroupFactory {
 
     fn used_before(&self, record: &ProgramRecord) -> Option<Cgroup> {
         let shared = self.0.as_ref()?;
-        let dir = shared.pool.take()?;
+        let EmptyGroup { dir, oom_kills } = shared.pool.take()?;
         // A program of root's may have removed the group.
-        record.write(&dir).ok()?;
-        Some(Cgroup::of(GroupFiles::open(dir).ok()?, shared))
+        let files = record.write(&dir).and_then(|()| GroupFiles::open(dir.clone()));
+        let Ok(files) = files else {
+            lock(&shared.leftover).push(dir);
+            return None;
+        };
+        Some(Cgroup::counting_from(oom_kills, files, shared))
     }
 
     fn make(&self) -> Option<Cgroup> {
@@ -177,7 +183,9 @@ impl CgroupFactory {
             if is_used {
                 continue;
             }
-            let cgroup = Cgroup::of(GroupFiles::at(entry.path()), shared);
+            let mut cgroup = Cgroup::of(GroupFiles::at(entry.path()), shared);
+            // Not known.
+            *cgroup.was_killed.get_mut() = true;
             if cgroup.is_alive() {
                 left.push((name, record, cgroup));
             }
@@ -222,30 +230,62 @@ impl CgroupTree {
     }
 }
 
+impl Drop for CgroupTree {
+    /// Removes the groups of this agent. The guest's parent group stays: it stores the generation.
+    fn drop(&mut self) {
+        self.pool.clear();
+        self.sweep();
+        self.remove_parent();
+    }
+}
+
 /// Control group of a program. Reused or removed when dropped; if processes still run in it, removed later.
 #[derive(Debug)]
 pub(in crate::exec) struct Cgroup {
     files: GroupFiles,
     /// Count of OOM kills in this group before this program.
     oom_kills_before: u64,
+    /// True if the group was seen empty after the program's end.
+    is_empty: bool,
+    /// True once the group was killed as a whole, or if that is not known. Such a group is not reused: some kernels (Linux
+    /// 6.18, for example) kill each process that clone3(2) starts in it.
+    was_killed: AtomicBool,
     shared: Arc<CgroupTree>,
 }
 
 impl Cgroup {
     fn of(files: GroupFiles, shared: &Arc<CgroupTree>) -> Self {
-        Self { oom_kills_before: oom_kills(&files), files, shared: Arc::clone(shared) }
+        Self::counting_from(oom_kills(&files), files, shared)
     }
 
-    /// Returns the descriptor of the group's directory, for starting a process in it. `None` for the group of an
-    /// earlier agent.
-    pub(super) fn directory(&self) -> Option<BorrowedFd<'_>> {
-        self.files.fd()
+    fn counting_from(oom_kills_before: u64, files: GroupFiles, shared: &Arc<CgroupTree>) -> Self {
+        let (was_killed, shared) = (AtomicBool::new(false), Arc::clone(shared));
+        Self { files, oom_kills_before, is_empty: false, was_killed, shared }
+    }
+
+    /// Checks, after the program's end, whether no process runs any more, and keeps the result for the drop. If the
+    /// `program_was_killed`, the whole group may have been: a program of root's can do that.
+    pub(super) fn ends_empty(&mut self, program_was_killed: bool) -> bool {
+        let was_killed = self.was_killed.get_mut();
+        if program_was_killed && !*was_killed {
+            // The parent group may have been killed, and with it the empty groups.
+            self.shared.pool.clear();
+        }
+        *was_killed |= program_was_killed;
+        self.is_empty = !self.is_alive();
+        self.is_empty
     }
 
     /// Closes the group's descriptor. Used after the program has ended, because leftover processes may run for long.
     pub(super) fn without_descriptor(mut self) -> Self {
         self.files.close();
         self
+    }
+
+    /// Returns the descriptor of the group's directory, for starting a process in it. `None` for the group of an
+    /// earlier agent.
+    pub(super) fn directory(&self) -> Option<BorrowedFd<'_>> {
+        self.files.fd()
     }
 
     /// Sends a signal to each process that is in the group at this moment, and returns them.
@@ -281,6 +321,7 @@ impl Cgroup {
     /// Kills all processes in the group atomically, including new forks (kernel 5.14). Kills them one by one if
     /// `cgroup.kill` cannot be written, for example in a read-only tree.
     pub(in crate::exec) fn kill(&self) {
+        self.was_killed.store(true, Ordering::Relaxed);
         let Err(error) = self.files.write("cgroup.kill", "1") else { return };
         tracing::warn!(%error, "cannot kill a control group as a whole; its processes are killed one by one");
         for _ in 0..KILL_ROUNDS {
@@ -290,25 +331,33 @@ impl Cgroup {
         }
     }
 
-    /// Reports whether processes run in the group or in subgroups; zombies do not count.
+    /// Reports whether processes run in the group or in subgroups; zombies do not count. Without a descriptor to find out,
+    /// they may run.
     pub(in crate::exec) fn is_alive(&self) -> bool {
-        let events = self.files.read("cgroup.events");
-        events.is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
+        match self.files.read_short("cgroup.events") {
+            Ok(events) => !events.lines().any(|line| line == "populated 0"),
+            Err(error) => !is_gone(&error),
+        }
     }
 }
 
+/// Reports whether a file could not be read because its group was removed, or its tree unmounted.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || Errno::from_io_error(error) == Some(Errno::NODEV)
+}
+
 fn oom_kills(files: &GroupFiles) -> u64 {
-    let events = files.read("memory.events").unwrap_or_default();
+    let events = files.read_short("memory.events").unwrap_or_default();
     let count = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
     count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        if self.shared.groups == ProgramGroups::OfGuest
-            && !self.is_alive()
-            && self.shared.pool.keep(self.files.dir())
-        {
+        let is_as_new = self.shared.groups == ProgramGroups::OfGuest
+            && !*self.was_killed.get_mut()
+            && (self.is_empty || !self.is_alive());
+        if is_as_new && self.shared.pool.keep(&self.files, oom_kills(&self.files)) {
             return;
         }
         if is_busy(self.files.dir()) {

@@ -3,6 +3,7 @@
 //! The record is an extended attribute of the group: it exists exactly as long as the group, and does not need a
 //! writable file system.
 
+use super::super::proc_stat::ProcessStat;
 use minions_proto::message::{ExecId, OnDisconnect};
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 use serde::{Deserialize, Serialize};
@@ -61,10 +62,7 @@ impl AgentProcess {
 /// Returns the start time of a process, in clock ticks since the boot. Returns `None` if it has ended, even if its
 /// parent has not waited for it: a small init may never do so.
 pub(super) fn started(pid: u32) -> Option<u64> {
-    let process = procfs::process::Process::new(i32::try_from(pid).ok()?).ok()?;
-    let stat = process.stat().ok()?;
-    let ended = matches!(stat.state, 'Z' | 'X' | 'x');
-    (!ended).then_some(stat.starttime)
+    ProcessStat::of(pid).filter(|stat| stat.runs()).map(|stat| stat.started)
 }
 
 /// Stores the generation of the guest with the parent of the groups.
@@ -81,7 +79,7 @@ pub(super) fn read_generation(parent: &Path) -> Option<u64> {
 
 impl ProgramRecord {
     pub(super) fn write(&self, group: &Path) -> io::Result<()> {
-        let text = serde_json::to_vec(self)?;
+        let text = minions_proto::json::to_vec(self)?;
         Ok(setxattr(group, NAME, &text, XattrFlags::empty())?)
     }
 

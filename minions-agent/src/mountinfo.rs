@@ -1,28 +1,35 @@
 //! Parser of `/proc/self/mountinfo` (proc(5)).
 //!
 //! The paths in it are any bytes, because unprivileged users can mount (fusermount, for example). A line that is not
-//! understood is skipped: one user must not make the freeze or the thaw of the others fail.
+//! understood is skipped: one user must not make the freeze or the thaw of the others, or the list of all, fail.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
+use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 /// Line of the file, as far as it is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct MountEntry {
-    pub(super) id: u64,
+pub(crate) struct MountEntry {
+    pub(crate) id: u64,
     /// Device number of the file system, as `major:minor`.
-    pub(super) device: String,
-    pub(super) mount_point: PathBuf,
-    pub(super) fs_type: String,
-    pub(super) source: String,
+    pub(crate) device: String,
+    pub(crate) mount_point: PathBuf,
+    pub(crate) fs_type: String,
+    pub(crate) source: String,
     /// Options of the file system; options of the mount are not included.
-    pub(super) super_options: HashSet<String>,
+    pub(crate) super_options: HashSet<String>,
+}
+
+/// Reads the mounts of this process, in the order of the kernel.
+pub(crate) fn read() -> io::Result<Vec<MountEntry>> {
+    Ok(parse(&fs::read("/proc/self/mountinfo")?))
 }
 
 /// Returns the mounts in the order of the kernel.
-pub(super) fn parse(mountinfo: &[u8]) -> Vec<MountEntry> {
+pub(crate) fn parse(mountinfo: &[u8]) -> Vec<MountEntry> {
     mountinfo.split(|byte| *byte == b'\n').filter_map(entry).collect()
 }
 
