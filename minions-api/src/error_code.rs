@@ -133,7 +133,7 @@ error_codes! {
     PoolExhausted: "pool_exhausted", 409, "No free address",
         "the pool has no free address";
     VmDeclared: "vm_declared", 409, "Declarations configure this VM",
-        "the network of this VM is declared; change the declaration, or repeat the request with `override=true`",
+        "the network or the hostname of this VM is declared; change the declaration, or repeat the request with `override=true`",
         advice("`minionsctl config` shows the declarations of the VM; --override changes its network nevertheless");
     StateUnavailable: "state_unavailable", 503, "Declared state unavailable",
         "the database of the declared state cannot be written; `Retry-After`",

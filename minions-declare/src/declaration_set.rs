@@ -93,22 +93,21 @@ impl DeclarationSet {
     /// Returns the labels of a VM: for each key, the most specific declaration decides.
     #[must_use]
     pub fn labels_of(&self, vm: &VmName) -> Labels {
-        let mut labels = Labels::new();
-        for stored in self.matching(vm) {
-            for (key, value) in &stored.declaration.labels {
-                labels.entry(key.clone()).or_insert_with(|| value.clone());
-            }
-        }
-        labels
+        merged_labels(self.matching(vm))
+    }
+
+    /// Returns the labels of a VM if they satisfy a selector.
+    #[must_use]
+    pub fn labels_if(&self, vm: &VmName, selector: &LabelSelector) -> Option<Labels> {
+        let matching: Vec<_> = self.matching(vm).collect();
+        have_labels(&matching, selector).then(|| merged_labels(matching))
     }
 
     /// Reports whether the labels of a VM satisfy a selector.
     #[must_use]
     pub fn has_labels(&self, vm: &VmName, selector: &LabelSelector) -> bool {
         let matching: Vec<_> = self.matching(vm).collect();
-        selector.matches_with(|key| {
-            matching.iter().find_map(|stored| stored.declaration.labels.get(key))
-        })
+        have_labels(&matching, selector)
     }
 
     /// Returns the declared clock limit of a VM in milliseconds; 0: its clock is never set.
@@ -139,6 +138,25 @@ impl DeclarationSet {
     pub fn patterns(&self) -> usize {
         self.patterns.len()
     }
+}
+
+/// Reports whether the labels of declarations, the most specific one first, satisfy a selector.
+fn have_labels(matching: &[&Arc<StoredDeclaration>], selector: &LabelSelector) -> bool {
+    selector
+        .matches_with(|key| matching.iter().find_map(|stored| stored.declaration.labels.get(key)))
+}
+
+/// Returns the labels of declarations, the most specific one first.
+fn merged_labels<'a>(matching: impl IntoIterator<Item = &'a Arc<StoredDeclaration>>) -> Labels {
+    let mut matching = matching.into_iter();
+    let mut labels =
+        matching.next().map(|first| first.declaration.labels.clone()).unwrap_or_default();
+    for stored in matching {
+        for (key, value) in &stored.declaration.labels {
+            labels.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+    }
+    labels
 }
 
 fn fixed_addresses(declaration: &Declaration) -> Vec<IpAddr> {

@@ -73,7 +73,7 @@ declarations:
     let config = state.effective(&vm("web-1"));
     assert_eq!(config.declarations, ["web-1", "web-*", "*"]);
     let labels = [("app".to_owned(), "web".to_owned()), ("site".to_owned(), "a".to_owned())];
-    assert_eq!(config.plain_labels(), labels.into());
+    assert_eq!(config.plain_labels(), labels.into_iter().collect());
     let declarations = state.declarations();
     assert_eq!(declarations.labels_of(&vm("web-1")), config.plain_labels());
     for (selector, matches) in

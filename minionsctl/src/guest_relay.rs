@@ -18,6 +18,9 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
+/// Number of bytes that are read from the daemon at a time. Each connection keeps a buffer of this length.
+const READ_BUFFER: usize = 16 * 1024;
+
 type GuestStream = WebSocketStream<Upgraded>;
 
 /// Opens the connection in the guest, and moves bytes both ways until both directions have ended. Returns false if a
@@ -33,7 +36,9 @@ pub(crate) async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
 ) -> Result<bool, Failure> {
     let upgraded = client.open_connection(vm, request).await?;
-    let config = WebSocketConfig::default().max_message_size(Some(MAX_FRAME_LEN));
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(MAX_FRAME_LEN))
+        .read_buffer_size(READ_BUFFER);
     let guest = WebSocketStream::from_raw_socket(upgraded, Role::Client, Some(config)).await;
     let (read, write) = split(stream);
     let (sink, messages) = guest.split();

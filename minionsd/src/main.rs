@@ -8,6 +8,10 @@ use std::io::Write;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// Returns free memory to the system. The C library keeps most of it: 30 MB after 256 forwards at the same time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> anyhow::Result<()> {
     // Signals that the parent process has blocked would never reach minionsd, not even SIGTERM. No other thread runs
     // yet; later threads inherit the mask.

@@ -49,7 +49,7 @@ pub(crate) struct ConfigureNetworkArgs {
     /// Only print what would change
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Change the network of a VM although declarations configure it; it has drifted afterwards
+    /// Change the network of a VM although declarations configure it
     #[arg(long = "override")]
     pub(crate) overrides: bool,
     /// Take the whole request from a JSON file, in the form of PUT /vms/{vm}/network; - is standard input

@@ -14,10 +14,10 @@ Examples:
   minionsctl ssh --option SendEnv=LANG web-1 env
   minionsctl ssh-config --install            afterwards: ssh web-1.minions, git, rsync, Ansible
 
-The guest needs neither sshd nor a network, and no keys: minionsd authorizes the caller. As with ssh, the
-words of CMD are joined with spaces, and the user's shell in the guest parses the result.
+The guest needs no sshd, no network and no keys: minionsd authorizes the caller. As with ssh, the words of
+CMD are joined with spaces, and the user's shell in the guest parses the result.
 
-Exit code: that of ssh, which is the program's own, or 255; 125 if ssh could not be started.";
+Exit code: the program's own, or 255 if ssh itself failed; 125 if ssh could not be started.";
 
 /// Arguments of `ssh`.
 #[derive(Debug, Args)]
@@ -81,7 +81,7 @@ pub(crate) struct SshConfigArgs {
     pub(crate) install: bool,
 }
 
-/// Returns the VM of a host name, which is the name without one suffix `.minions`.
+/// Returns the VM that a host name means: the host name without the suffix `.minions`, which is removed only once.
 fn vm_of_host(host: &str) -> Result<VmName, String> {
     let name = host.strip_suffix(HOST_SUFFIX).unwrap_or(host);
     name.parse().map_err(|invalid: minions_api::vm_name::InvalidVmName| invalid.to_string())

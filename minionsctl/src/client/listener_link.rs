@@ -19,6 +19,9 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 /// Longest message of minionsd, in bytes. An error has at most 4 KiB of text.
 const MAX_MESSAGE: usize = 64 * 1024;
 
+/// Number of bytes that are read from the daemon at a time: several usual messages.
+const READ_BUFFER: usize = 4096;
+
 /// Silence after which the listener counts as lost: four heartbeats.
 const SILENCE: Duration = Duration::from_secs(20);
 
@@ -68,7 +71,9 @@ impl DaemonClient {
         query.extend(owner.map(|owner| ("owner", owner)));
         let url = self.url(&vm_path(vm, "/forward/listen"), &query)?;
         let upgraded = self.websocket(url, TARGET_DEADLINE).await?;
-        let config = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE));
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(MAX_MESSAGE))
+            .read_buffer_size(READ_BUFFER);
         let socket = WebSocketStream::from_raw_socket(upgraded, Role::Client, Some(config)).await;
         let (commands, mut messages) = socket.split();
         match timeout(SILENCE, next(&mut messages)).await {

@@ -38,7 +38,7 @@ pub(super) async fn run(
     Ok(ExitStatus::Success)
 }
 
-/// Success of a thaw.
+/// Result of a successful thaw.
 pub(super) struct ThawedGuest {
     pub(super) hooks: Vec<HookRun>,
     /// True if an earlier request had ended the quiesce.

@@ -14,10 +14,10 @@ use tokio::time::{Instant, sleep};
 /// Longest time of one request. Shorter than the idle timeouts of usual proxies.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// Longest time that minionsd or the VM may be unavailable meanwhile.
+/// Longest time for which requests may fail because minionsd or the VM is unavailable.
 const ABSENCE: Duration = Duration::from_secs(60);
 
-/// Pause between two attempts.
+/// Pause after a failed request.
 const PAUSE: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(

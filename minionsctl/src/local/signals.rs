@@ -79,7 +79,8 @@ async fn caught(signal: &mut Option<Signal>) {
     }
 }
 
-/// Returns the mask of ignored signals, with signal 1 in bit 0 (proc(5)). Listening would stop ignoring them.
+/// Returns the mask of ignored signals, with signal 1 in bit 0 (proc(5)). A listener for an ignored signal would make
+/// it take effect.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

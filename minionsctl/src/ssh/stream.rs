@@ -1,4 +1,4 @@
-//! Exec stream of a program on a channel.
+//! Exec stream of a program on an SSH channel.
 //!
 //! The program's output waits for the client's window, and the client's input for the program's window, independently
 //! of each other: a program that does not read its input does not stop its own output.
@@ -75,7 +75,8 @@ impl StreamState {
         let mut heard = Instant::now();
         let mut open = true;
         let mut writing: Option<PendingWrite<'_>> = None;
-        // Tells minionsd that this client acknowledges output itself, after the SSH client had room for it.
+        // The first ack tells minionsd to leave acks to minionsctl, which acknowledges output once the SSH client had
+        // room for it.
         self.controls.extend(self.client.as_ref().map(ExecClient::offsets));
         loop {
             let room = self.client.as_ref().map_or(0, ExecClient::input_room);

@@ -64,7 +64,7 @@ impl Checkout {
         Self { connection: Some(connection), reused, epoch, pooled, permit }
     }
 
-    /// Closes the connection, which turned out to be dead.
+    /// Closes the connection, which turned out to be dead or is not needed any more.
     pub(super) fn close(&mut self) {
         self.connection = None;
     }

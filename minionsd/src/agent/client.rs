@@ -169,6 +169,9 @@ impl AgentClient {
                 answered = answered => match answered {
                     Ok(reply) => {
                         self.calls.succeeded();
+                        if lane == Lane::Background && !checkout.is_reused() {
+                            checkout.close();
+                        }
                         return Ok(reply);
                     }
                     Err(PreconditionError::Other(answered)) => {

@@ -76,11 +76,24 @@ pub(crate) enum Lane {
     /// Stream, or call that is counted like one, because it may last long and there may be many. These have their own
     /// limit, and are rejected at once beyond it.
     Stream,
+    /// Call of the daemon itself, counted like a stream. A connection that it dialled is closed after it: the next one
+    /// comes later than idle connections are kept, and thousands of VMs are called in turns.
+    Background,
     /// Forward. It has a limit of its own, because a client may hold many for as long as it likes.
     Forward,
     /// Connection of a listener in the guest. It has a limit and a rate of its own, because programs in the guest decide
     /// how many there are.
     Accepted,
+}
+
+impl Lane {
+    /// Reports whether the calls take turns when they dial, because there may be many.
+    fn takes_dial_turns(self) -> bool {
+        match self {
+            Self::Stream | Self::Background | Self::Forward | Self::Accepted => true,
+            Self::Quick | Self::Long => false,
+        }
+    }
 }
 
 /// Connections to one VM. Cheap to clone: the clones share one pool.
@@ -198,7 +211,7 @@ impl Pool {
         let is_reused = reused.is_some();
         let (connection, epoch) = match reused {
             Some(reused) => reused,
-            None if matches!(lane, Lane::Stream | Lane::Forward | Lane::Accepted) => {
+            None if lane.takes_dial_turns() => {
                 let turn = timeout_at(deadline, self.0.stream_dials.acquire()).await;
                 // A semaphore of ours is never closed.
                 let _turn = turn.map_err(|_| CheckoutError::TimedOut)?;
@@ -254,7 +267,7 @@ impl Pool {
         deadline: Instant,
     ) -> Result<OwnedSemaphorePermit, CheckoutError> {
         let own = match lane {
-            Lane::Stream => Some(&self.0.streams),
+            Lane::Stream | Lane::Background => Some(&self.0.streams),
             Lane::Forward => Some(&self.0.forwards),
             Lane::Accepted => Some(&self.0.accepted),
             Lane::Quick | Lane::Long => None,
@@ -276,7 +289,7 @@ impl Pool {
         let patience = Instant::now() + MAX_WAIT;
         let turn = async {
             match lane {
-                Lane::Long | Lane::Stream | Lane::Forward | Lane::Accepted => {
+                Lane::Long | Lane::Stream | Lane::Background | Lane::Forward | Lane::Accepted => {
                     long.acquire_owned().await
                 }
                 Lane::Quick => tokio::select! {

@@ -7,7 +7,6 @@ use super::connector::AgentConnection;
 use minions_proto::connection::ExchangeError;
 use minions_proto::message::{AgentInfo, BootId, HealthCheck, InstanceId};
 use sha2::{Digest, Sha256};
-use std::fmt::Write;
 use std::io;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -44,11 +43,7 @@ impl IncarnationId {
             digest.update((text.len() as u64).to_be_bytes());
             digest.update(text);
         }
-        let bytes = &digest.finalize()[..DIGEST_LEN];
-        Self(bytes.iter().fold(String::new(), |mut id, byte| {
-            let _ = write!(id, "{byte:02x}");
-            id
-        }))
+        Self(hex::encode(&digest.finalize()[..DIGEST_LEN]))
     }
 
     /// Takes an id that a client gave. An id that no agent can have matches none.

@@ -306,5 +306,5 @@ fn digest(args: &[String]) -> String {
         digest.update(u64::try_from(arg.len()).unwrap_or(u64::MAX).to_be_bytes());
         digest.update(arg);
     }
-    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(digest.finalize())
 }

@@ -89,7 +89,7 @@ pub(super) struct CallParams {
     timeout_ms: Option<u64>,
 }
 
-/// Time that the caller is willing to wait; `None` if the request does not say.
+/// Time that the caller is willing to wait; `None` if the request does not set it.
 #[derive(Debug)]
 pub(super) struct CallerTimeout(Option<Duration>);
 
@@ -155,7 +155,7 @@ impl<T: DeserializeOwned> FromRequest<ApiState> for JsonBody<T> {
                 "the body must be JSON with the header `Content-Type: application/json`",
             ));
         }
-        // Before the body is read, so that a client that sent `Expect: 100-continue` does not send it.
+        // Checked before the body is read: a client that sent `Expect: 100-continue` then does not send the body.
         if declared_length_exceeds_limit(&request) {
             return Err(too_long());
         }

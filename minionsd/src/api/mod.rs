@@ -4,13 +4,14 @@
 //! * [`router`]: the route list. [`front`]: the service around all routes, passed by every request. [`guard`]: the
 //!   layers in front of each route. [`state`]: the state of all handlers.
 //! * [`vms`], [`health`], [`status`], [`clock`], [`power`], [`quiesce`], [`restored`], [`network`], [`exec`], [`files`],
-//!   [`forward`], [`events`], [`metrics`], [`service`], [`docs`]: one file per resource. [`declared`]: declarations, pools
-//!   and configurations. [`dashboard`]: overview of all VMs, for browsers.
+//!   [`forward`], [`events`], [`metrics`], [`service`], [`docs`]: one file per resource. [`vm_list`]: a long reply of
+//!   [`vms`]. [`declared`]: declarations, pools and configurations. [`dashboard`]: overview of all VMs, for browsers.
 //! * [`problem`]: conversion of domain errors to problem details, in one exhaustive match.
 //! * [`extract`]: extractors for handlers: the VM, the deadline, the body. [`streamed`]: replies without an end.
 //!   [`websocket_close`]: the end of WebSockets.
 //! * [`auth`]: authentication and authorization. [`audit`]: audit entries of operate calls.
-//! * [`if_incarnation`]: the precondition of a call. [`host`]: the `Host` check. [`browser`]: the origin check, CORS and security headers.
+//! * [`if_incarnation`]: the precondition of a call. [`host`]: the `Host` check. [`browser`]: the origin check, CORS and
+//!   security headers.
 //! * [`request_id`]: `X-Request-Id` and `traceparent`.
 
 pub(crate) mod audit;
@@ -45,6 +46,7 @@ mod state;
 mod status;
 mod streamed;
 mod unread_body;
+mod vm_list;
 mod vms;
 mod websocket_close;
 

@@ -47,7 +47,7 @@ pub(super) async fn get_network(
 }
 
 async fn read(vm: &Vm, deadline: Instant) -> Result<Network, CallError> {
-    // A restricted agent does not announce the feature, because it cannot change the network, but it can read it.
+    // An agent whose `--allow` has `status` but not `network` does not announce the feature, but reads the network.
     if vm.client().has_feature(Feature::Network, deadline).await? || vm.client().is_restricted() {
         let state = vm.client().call(&ReadNetwork {}, Lane::Quick, deadline).await?;
         return Ok(convert::network(state));
@@ -70,8 +70,8 @@ async fn read(vm: &Vm, deadline: Instant) -> Result<Network, CallError> {
 /// Settings that are in the request replace the existing ones; all others stay unchanged. A change
 /// is applied completely or not at all: if a step or a check fails, everything is rolled back and the
 /// problem is `network_failed`. With `confirm_within_ms` the change is rolled back unless it is
-/// confirmed in time. A VM whose network is declared is changed only with `override=true`; the
-/// difference is then drift.
+/// confirmed in time. A VM whose network or hostname is declared is changed only with
+/// `override=true`.
 #[utoipa::path(
     put, path = "/vms/{vm}/network", operation_id = "put_network", tag = "guest",
     params(("vm" = VmName, Path), NetworkParams),

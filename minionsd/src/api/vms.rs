@@ -1,18 +1,18 @@
 //! `GET /vms` and `GET /vms/{vm}`: the registry's view of VMs. No guest is contacted.
 
-use super::declared::labels::{VmQuery, VmSelection, labels_of};
+use super::declared::labels::{VmQuery, labels_of};
 use super::extract::{QueryParams, TheVm};
 use super::problem::{ApiError, ServiceProblems, VmProblems};
 use super::state::ApiState;
+use super::vm_list::ListedVms;
+use crate::reconcile::VmCondition;
 use crate::vm::Vm;
-use crate::vm::registry::Vms;
 use crate::vm::status::VmStatus;
 use axum::Json;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use minions_api::label::Labels;
-use minions_api::{VmName, vm};
-use serde::ser::{Serialize, SerializeStruct, Serializer};
+use minions_api::{Timestamp, VmName, vm};
 
 /// List all VMs
 ///
@@ -29,35 +29,7 @@ pub(super) async fn list_vms(
 ) -> Result<Response, ApiError> {
     let selection = query.parse()?;
     let vms = api.registry.vms().ok_or_else(ApiError::starting)?;
-    let list = ListedVms { api: &api, vms: &vms, selection: &selection };
-    Ok(Json(list).into_response())
-}
-
-/// The selected VMs as a [`vm::VmList`]. Each VM is converted when it is written: thousands of them take many megabytes.
-struct ListedVms<'a> {
-    api: &'a ApiState,
-    vms: &'a Vms,
-    selection: &'a VmSelection,
-}
-
-impl Serialize for ListedVms<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut list = serializer.serialize_struct("VmList", 1)?;
-        list.serialize_field("vms", &SelectedVms(self))?;
-        list.end()
-    }
-}
-
-struct SelectedVms<'a>(&'a ListedVms<'a>);
-
-impl Serialize for SelectedVms<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let ListedVms { api, vms, selection } = self.0;
-        serializer.collect_seq(vms.values().filter_map(|vm| {
-            let labels = selection.select(api, vm)?;
-            Some(shown(api, vm, labels, false))
-        }))
-    }
+    ListedVms::new(api, vms, selection).respond()
 }
 
 /// Get a VM
@@ -75,19 +47,19 @@ pub(super) async fn get_vm(State(api): State<ApiState>, TheVm(vm): TheVm) -> Jso
 }
 
 /// Returns the timeline of the current boot. A configuration of an earlier boot does not count.
-fn boot_timeline(api: &ApiState, vm: &Vm, status: &VmStatus) -> vm::BootTimeline {
+fn boot_timeline(applied: Option<Timestamp>, status: &VmStatus) -> vm::BootTimeline {
     let mut boot = status.boot_timeline();
-    let applied = api.conditions.first_applied(vm.name());
     boot.configured_at = applied.filter(|at| boot.ready_at.is_some_and(|ready| *at >= ready));
     boot
 }
 
 /// Converts a VM to its REST form. `with_details` adds the facts that must be looked up in `/proc` first.
-fn shown(api: &ApiState, vm: &Vm, labels: Labels, with_details: bool) -> vm::Vm {
-    let (configured, configuration) = api.conditions.shown(vm.name()).unzip();
+pub(super) fn shown(api: &ApiState, vm: &Vm, labels: Labels, with_details: bool) -> vm::Vm {
+    let condition = api.conditions.get(vm.name());
     let status = vm.status();
     let incarnation = status.incarnation();
-    let boot = boot_timeline(api, vm, &status);
+    let applied = condition.as_ref().and_then(|condition| condition.first_applied);
+    let boot = boot_timeline(applied, &status);
     vm::Vm {
         name: vm.name().clone(),
         state: status.state,
@@ -110,7 +82,7 @@ fn shown(api: &ApiState, vm: &Vm, labels: Labels, with_details: bool) -> vm::Vm 
         vmm: status.vmm.map(|vmm| vmm.show(with_details)),
         pool: vm.client().pool().figures(),
         labels,
-        configured,
-        configuration,
+        configured: condition.as_ref().map(|condition| condition.state),
+        configuration: condition.as_ref().map(VmCondition::shown),
     }
 }

@@ -4,7 +4,7 @@
 //!                exec_start                        exec_attach, from the same byte
 //!  caller ──▶ ExecDriver ══ stream ═══ agent   ┌──▶ ExecDriver ══ another stream ═══ agent
 //!                 │ the connection breaks      │
-//!                 └────────────────────────────┘ for as long as the agent waits (15 s)
+//!                 └────────────────────────────┘ for as long as the agent waits (re-attach grace)
 //!
 //!  caller gone: `leave` on the current stream; the agent then ends the program or lets it run (`on_disconnect`)
 //! ```

@@ -4,14 +4,14 @@ use crate::agent::{AgentRefusal, CallError, Lane, TransportError};
 use crate::declared::{DeclaredStore, StoreError};
 use crate::vm::Vm;
 use crate::vm::guest_text::clipped;
+use crate::vm::look_slot::LookRequest;
+use crate::vm::network_differences::differences;
 use futures_util::FutureExt;
 use minions_api::Timestamp;
 use minions_api::network::{InterfaceRequest, NetworkRequest};
 use minions_declare::{DeclareError, DeclaredState, EffectiveConfig};
 use minions_proto::ErrorCode;
-use minions_proto::message::{
-    ChangeNetwork, ConfigureNetwork, Feature, NetworkChanged, NetworkDiff,
-};
+use minions_proto::message::{ChangeNetwork, ConfigureNetwork, Feature};
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -20,9 +20,6 @@ use tokio::time::Instant;
 /// Longest time of an attempt: a change, its checks, and its rollback.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Number of differences that a reason names.
-const NAMED_DIFFERENCES: usize = 4;
-
 /// Kind of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AttemptKind {
@@ -30,6 +27,16 @@ pub(super) enum AttemptKind {
     Apply,
     /// Compares only.
     Look,
+}
+
+impl AttemptKind {
+    /// Reports whether the guest stays unchanged.
+    pub(super) fn is_look(self) -> bool {
+        match self {
+            Self::Apply => false,
+            Self::Look => true,
+        }
+    }
 }
 
 /// Addresses of a guest's interfaces, by name or link-layer address as in the request; empty for the default one.
@@ -65,11 +72,16 @@ pub(super) enum AttemptResult {
         changed: bool,
         /// Addresses of the interfaces for which the request has some. Others keep theirs.
         addresses: InterfaceAddresses,
-        /// True if the agent can compare.
-        can_look: bool,
+        /// Request of the regular look; `None` if the agent cannot compare.
+        look: Option<LookRequest>,
     },
     /// The guest has other settings.
-    Drifted(String),
+    Drifted {
+        /// The differences.
+        reason: String,
+        /// Request of the regular look.
+        look: Option<LookRequest>,
+    },
     /// Nothing is declared any more.
     Nothing,
     /// The VM cannot be reached. It is tried again when it is ready.
@@ -175,15 +187,14 @@ async fn compare_or_change(
         return Ok((None, Ok(result)));
     }
     let mut change = ChangeNetwork::from(request);
-    change.dry_run = (kind == AttemptKind::Look).then_some(true);
-    let done = vm.client().call(&change, Lane::Stream, deadline).await;
-    let result = done.map(|done| {
-        let differs = done.changed != Some(false);
-        match kind {
-            AttemptKind::Look if differs => AttemptResult::Drifted(differences(&done)),
-            AttemptKind::Look | AttemptKind::Apply => {
-                AttemptResult::Applied { changed: differs, addresses, can_look: true }
-            }
+    change.dry_run = kind.is_look().then_some(true);
+    let done = vm.client().call(&change, Lane::Background, deadline).await;
+    // Cannot fail: the change itself is as long, and was sent.
+    let look = LookRequest::of(&change).ok();
+    let result = done.map(|done| match (kind, done.changed != Some(false)) {
+        (AttemptKind::Look, true) => AttemptResult::Drifted { reason: differences(&done), look },
+        (AttemptKind::Apply | AttemptKind::Look, changed) => {
+            AttemptResult::Applied { changed, addresses, look }
         }
     });
     Ok((Some(change), result))
@@ -213,10 +224,10 @@ async fn with_base_agent(
     let too_old = || AgentRefusal::too_old(Feature::Network, &["network"]);
     let base = base.ok_or_else(too_old).map_err(CallError::from)?;
     if kind == AttemptKind::Apply {
-        vm.client().call(&base, Lane::Stream, deadline).await?;
+        vm.client().call(&base, Lane::Background, deadline).await?;
     }
     let changed = kind == AttemptKind::Apply;
-    Ok(AttemptResult::Applied { changed, addresses, can_look: false })
+    Ok(AttemptResult::Applied { changed, addresses, look: None })
 }
 
 /// Returns the request in the form of the base protocol, if that has all its settings. It has no checks.
@@ -252,22 +263,6 @@ fn addresses(request: &NetworkRequest) -> InterfaceAddresses {
         Some((selector, parsed(one.addresses.as_ref()?)))
     });
     InterfaceAddresses(interfaces.collect())
-}
-
-/// Describes the differences of a guest.
-fn differences(done: &NetworkChanged) -> String {
-    let all = done.changes.as_deref().unwrap_or_default();
-    let shown = all.iter().take(NAMED_DIFFERENCES).map(difference);
-    let more = all.len().saturating_sub(NAMED_DIFFERENCES);
-    let rest = (more > 0).then(|| format!("{more} more"));
-    let shown: Vec<_> = shown.chain(rest).collect();
-    clipped(format!("the guest differs: {}", shown.join(", ")))
-}
-
-fn difference(NetworkDiff { what, interface, from, to }: &NetworkDiff) -> String {
-    let on = interface.as_ref().map(|name| format!(" on {name}")).unwrap_or_default();
-    let [has, needs] = [from, to].map(|value| value.as_deref().unwrap_or("nothing"));
-    format!("{what}{on} is {has}, declared {needs}")
 }
 
 fn call_message(error: &CallError) -> String {
@@ -343,19 +338,5 @@ mod tests {
         assert_eq!(addresses.all().to_vec(), [given[0], given[1], third]);
         addresses.adopt(InterfaceAddresses(vec![(String::new(), Vec::new())]));
         assert_eq!(addresses.all().to_vec(), [third]);
-    }
-
-    #[test]
-    fn a_reason_names_the_first_differences_and_counts_the_others() {
-        let one = |to: &str| NetworkDiff {
-            what: "address".into(),
-            interface: Some("eth0".into()),
-            from: None,
-            to: Some(to.into()),
-        };
-        let changes = (0..6).map(|at| one(&format!("10.0.0.{at}/24"))).collect();
-        let text = differences(&NetworkChanged { changes: Some(changes), ..Default::default() });
-        assert!(text.contains("address on eth0 is nothing, declared 10.0.0.0/24"), "{text}");
-        assert!(text.ends_with(", 2 more"), "{text}");
     }
 }

@@ -12,10 +12,20 @@ use std::sync::{Arc, PoisonError, RwLock};
 /// Agreement of a VM with its configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct VmCondition {
-    pub(super) state: ConfigState,
+    pub(crate) state: ConfigState,
     pub(super) since: Timestamp,
     pub(super) reason: Option<String>,
     pub(super) generation: u64,
+    /// Time at which the current boot of the guest had its configuration for the first time.
+    pub(crate) first_applied: Option<Timestamp>,
+}
+
+impl VmCondition {
+    /// Returns the condition as REST shows it.
+    pub(crate) fn shown(&self) -> ConfigCondition {
+        let Self { state: _, since, reason, generation, first_applied: _ } = self;
+        ConfigCondition { since: *since, reason: reason.clone(), generation: *generation }
+    }
 }
 
 /// Conditions by VM, and the addresses that the guests are known to have. Cheap to clone.
@@ -27,16 +37,20 @@ struct ConditionMaps {
     conditions: BTreeMap<VmName, VmCondition>,
     /// Addresses that the current boot of a guest has. A guest that is missing here may have any of its leases.
     settled: BTreeMap<VmName, Box<[IpAddr]>>,
-    /// Time at which the current boot of a guest had its configuration for the first time.
-    first_applied: BTreeMap<VmName, Timestamp>,
 }
 
 impl VmConditions {
     /// Returns the condition of a VM as REST shows it; `None` if there is nothing to apply.
     pub(crate) fn shown(&self, vm: &VmName) -> Option<(ConfigState, ConfigCondition)> {
         let maps = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let VmCondition { state, since, reason, generation } = maps.conditions.get(vm)?.clone();
-        Some((state, ConfigCondition { since, reason, generation }))
+        let condition = maps.conditions.get(vm)?;
+        Some((condition.state, condition.shown()))
+    }
+
+    /// Returns the condition of a VM, and the time at which its current boot had its configuration for the first time.
+    pub(crate) fn get(&self, vm: &VmName) -> Option<VmCondition> {
+        let maps = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        maps.conditions.get(vm).cloned()
     }
 
     /// Returns the number of VMs by condition.
@@ -74,10 +88,12 @@ impl VmConditions {
         let before = maps.conditions.get(vm);
         let is_other = before.is_none_or(|before| before.state != state);
         let since = before.filter(|_| !is_other).map_or_else(Timestamp::now, |one| one.since);
-        let condition = VmCondition { state, since, reason, generation };
-        if state == ConfigState::Applied {
-            maps.first_applied.entry(vm.clone()).or_insert_with(Timestamp::now);
-        }
+        let first_applied = before.and_then(|before| before.first_applied);
+        let first_applied = match state {
+            ConfigState::Applied => first_applied.or_else(|| Some(Timestamp::now())),
+            ConfigState::Pending | ConfigState::Drifted | ConfigState::Failed => first_applied,
+        };
+        let condition = VmCondition { state, since, reason, generation, first_applied };
         maps.conditions.insert(vm.clone(), condition.clone());
         is_other.then_some(condition)
     }
@@ -92,7 +108,6 @@ impl VmConditions {
     pub(super) fn clear(&self, vm: &VmName) {
         let mut maps = self.0.write().unwrap_or_else(PoisonError::into_inner);
         maps.conditions.remove(vm);
-        maps.first_applied.remove(vm);
     }
 
     /// Records the addresses that a guest has; `None` if it may have any of its leases.
@@ -109,16 +124,11 @@ impl VmConditions {
     pub(super) fn unsettled(&self, vm: &VmName, ready_at: Option<Timestamp>) {
         let mut maps = self.0.write().unwrap_or_else(PoisonError::into_inner);
         maps.settled.remove(vm);
-        let applied = maps.first_applied.get(vm);
-        if applied.is_some_and(|applied| ready_at.is_none_or(|ready| applied.0 < ready.0)) {
-            maps.first_applied.remove(vm);
+        if let Some(condition) = maps.conditions.get_mut(vm) {
+            let is_current =
+                |applied: &Timestamp| ready_at.is_some_and(|ready| applied.0 >= ready.0);
+            condition.first_applied = condition.first_applied.filter(is_current);
         }
-    }
-
-    /// Returns the time at which the current boot had its configuration for the first time.
-    pub(crate) fn first_applied(&self, vm: &VmName) -> Option<Timestamp> {
-        let maps = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        maps.first_applied.get(vm).copied()
     }
 
     /// Forgets a VM that is gone.
@@ -126,7 +136,6 @@ impl VmConditions {
         let mut maps = self.0.write().unwrap_or_else(PoisonError::into_inner);
         maps.conditions.remove(vm);
         maps.settled.remove(vm);
-        maps.first_applied.remove(vm);
     }
 }
 
@@ -139,7 +148,8 @@ mod tests {
     fn the_first_configuration_of_a_boot_is_kept_until_another_boot_is_ready() {
         let (conditions, vm) = (VmConditions::default(), "web-1".parse().unwrap());
         conditions.set(&vm, ConfigState::Applied, None, 1);
-        let first = conditions.first_applied(&vm).unwrap();
+        let first_applied = || conditions.get(&vm).and_then(|condition| condition.first_applied);
+        let first = first_applied().unwrap();
         let ready = |offset: i32| {
             let apart = Duration::from_secs(u64::from(offset.unsigned_abs()));
             Some(Timestamp(if offset < 0 { first.0 - apart } else { first.0 + apart }))
@@ -148,11 +158,11 @@ mod tests {
         conditions.unsettled(&vm, ready(-1));
         conditions.set(&vm, ConfigState::Pending, None, 1);
         conditions.set(&vm, ConfigState::Applied, None, 1);
-        assert_eq!(conditions.first_applied(&vm), Some(first));
+        assert_eq!(first_applied(), Some(first));
         conditions.unsettled(&vm, ready(1));
-        assert_eq!(conditions.first_applied(&vm), None);
+        assert_eq!(first_applied(), None);
         conditions.set(&vm, ConfigState::Applied, None, 1);
         conditions.clear(&vm);
-        assert_eq!(conditions.first_applied(&vm), None, "nothing is declared");
+        assert_eq!(first_applied(), None, "nothing is declared");
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::vm::Vm;
 use minions_api::VmName;
+use minions_api::pool::Lease;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
@@ -80,9 +81,18 @@ impl Reconciler {
         timeout_at(deadline, apply).await.unwrap_or(Err(NotApplied::TimedOut))
     }
 
-    /// Compares the guest soon, because it was changed by hand, or its leases were changed.
+    /// Compares the guest soon, because it was changed by hand.
     pub(crate) async fn look_soon(&self, vm: &VmName) {
         // Fails only when the daemon ends.
         let _ = self.0.send(ReconcileRequest::Look(vm.clone())).await;
+    }
+
+    /// Makes sure that the VM of a changed lease gets the address that it must have now. For the thread that changes the
+    /// declared state: a caller that has gone must not make a difference. Blocks while many requests wait.
+    pub(crate) fn lease_changed(&self, lease: &Lease) {
+        if let Some(vm) = &lease.vm {
+            // Fails only when the daemon ends.
+            let _ = self.0.blocking_send(ReconcileRequest::Look(vm.clone()));
+        }
     }
 }

@@ -27,7 +27,7 @@ mod task;
 mod tests;
 mod wanted;
 
-pub(crate) use conditions::VmConditions;
+pub(crate) use conditions::{VmCondition, VmConditions};
 pub(crate) use handle::{NotApplied, Reconciler};
 pub(crate) use sweep::release;
 pub(crate) use task::ReconcilerParts;

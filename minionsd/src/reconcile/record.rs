@@ -26,6 +26,8 @@ pub(super) struct VmRecord {
     pub(super) attempted_at: Option<Instant>,
     /// Addresses that the guest has been given in this boot.
     pub(super) addresses: InterfaceAddresses,
+    /// Number of the regular look that the supervisor makes.
+    pub(super) look: Option<u64>,
 }
 
 impl VmRecord {
@@ -40,6 +42,20 @@ impl VmRecord {
             waiting: [Vec::new(), Vec::new()],
             attempted_at: None,
             addresses: InterfaceAddresses::default(),
+            look: None,
+        }
+    }
+
+    /// Plans the kind of the next attempt. Its result decides about further regular looks.
+    pub(super) fn plan(&mut self, next: AttemptKind) {
+        self.next = next;
+        self.end_looks();
+    }
+
+    /// Ends the regular look.
+    pub(super) fn end_looks(&mut self) {
+        if self.look.take().is_some() {
+            self.vm.look_slot().withdraw();
         }
     }
 

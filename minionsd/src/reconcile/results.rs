@@ -3,9 +3,10 @@
 use super::attempt::{AttemptKind, AttemptResult};
 use super::handle::ApplyAnswer;
 use super::record::answer;
-use super::schedule::{at_step, backoff};
-use super::task::{LOOK_INTERVAL, ReconcilerTask};
+use super::schedule::backoff;
+use super::task::ReconcilerTask;
 use super::wanted::WantedConfig;
+use crate::vm::look_slot::{LOOK_INTERVAL, LookNews, LookReport, LookRequest, RegularLook};
 use minions_api::declaration::{ConfigState, DriftPolicy};
 use minions_api::event::{Event, EventKind};
 use minions_api::vm::VmState;
@@ -19,6 +20,8 @@ impl ReconcilerTask {
     pub(super) fn ended(&mut self, name: &VmName, kind: AttemptKind, result: AttemptResult) {
         self.schedule.ended(name);
         let Some(record) = self.records.get_mut(name) else { return };
+        // The result decides about further looks.
+        record.end_looks();
         let [current, next] = std::mem::take(&mut record.waiting);
         record.waiting = [next, Vec::new()];
         record.attempted_at = Some(Instant::now());
@@ -31,14 +34,14 @@ impl ReconcilerTask {
             return answer(current, ApplyAnswer::NothingDeclared);
         };
         match result {
-            AttemptResult::Applied { changed, addresses, can_look } => {
+            AttemptResult::Applied { changed, addresses, look } => {
                 record.addresses.adopt(addresses);
                 let all = record.addresses.all();
                 // Before the event, whose readers may release the addresses that the guest has no more.
                 self.parts.conditions.settle(name, Some(all));
-                self.applied(name, wanted, changed, can_look);
+                self.applied(name, wanted, changed, look);
             }
-            AttemptResult::Drifted(reason) => self.drifted(name, wanted, reason),
+            AttemptResult::Drifted { reason, look } => self.drifted(name, wanted, reason, look),
             AttemptResult::Nothing => self.parts.conditions.clear(name),
             AttemptResult::Unreachable(reason) => self.unreachable(name, wanted, kind, reason),
             AttemptResult::Failed(reason) => self.failed(name, wanted, kind, reason),
@@ -46,33 +49,91 @@ impl ReconcilerTask {
         answer(current, ApplyAnswer::Ended);
     }
 
-    fn applied(&mut self, name: &VmName, wanted: WantedConfig, changed: bool, can_look: bool) {
+    /// Handles the result of a regular look that is news.
+    pub(super) fn looked(&mut self, report: LookReport) {
+        let LookReport { look, news } = report;
+        let RegularLook { vm: name, number, request, .. } = *look;
+        let record = self.records.get_mut(&name);
+        let Some(record) = record.filter(|record| record.look == Some(number)) else { return };
+        record.look = None;
+        let Some(wanted) = record.wanted else { return };
+        match news {
+            // Another connection may be answered.
+            LookNews::Unanswered => self.schedule.plan(&name, Instant::now()),
+            LookNews::Agrees => self.applied(&name, wanted, false, Some(request)),
+            LookNews::Differs(reason) => {
+                record.attempted_at = Some(Instant::now());
+                self.drifted(&name, wanted, reason, Some(request));
+            }
+        }
+    }
+
+    fn applied(
+        &mut self,
+        name: &VmName,
+        wanted: WantedConfig,
+        changed: bool,
+        look: Option<LookRequest>,
+    ) {
         let Some(record) = self.records.get_mut(name) else { return };
         record.failures = 0;
         record.next = AttemptKind::Look;
         let took = record.pending_since.elapsed();
+        let mut pause = LOOK_INTERVAL;
         if self.parts.conditions.state(name) != Some(ConfigState::Applied) {
+            // Guests that were configured together are looked at in turns.
+            pause = pause.mul_f64(rand::rng().random_range(0.5..1.0));
             self.parts.meters.configured.observe(took);
             let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
             tracing::info!(vm = %name, changed, ms, generation = wanted.generation, "configuration applied");
         }
         self.condition(name, ConfigState::Applied, None, wanted.generation);
-        if wanted.drift != DriftPolicy::Off && can_look {
-            self.schedule.plan(name, at_step(Instant::now() + LOOK_INTERVAL));
+        if let Some(look) = look.filter(|_| wanted.drift != DriftPolicy::Off) {
+            self.look_regularly(name, look, pause, false);
         }
     }
 
-    pub(super) fn drifted(&mut self, name: &VmName, wanted: WantedConfig, reason: String) {
+    /// Begins a regular look.
+    fn look_regularly(
+        &mut self,
+        name: &VmName,
+        request: LookRequest,
+        pause: Duration,
+        reports_agreement: bool,
+    ) {
+        let Some(record) = self.records.get_mut(name) else { return };
+        self.last_look += 1;
+        record.look = Some(self.last_look);
+        record.vm.look_slot().begin(RegularLook {
+            vm: name.clone(),
+            number: self.last_look,
+            request,
+            due: Instant::now() + pause,
+            reports_agreement,
+            reports: self.reports.clone(),
+        });
+    }
+
+    pub(super) fn drifted(
+        &mut self,
+        name: &VmName,
+        wanted: WantedConfig,
+        reason: String,
+        look: Option<LookRequest>,
+    ) {
         let Some(record) = self.records.get_mut(name) else { return };
         record.failures = 0;
         record.pending_since = Instant::now();
         let repairs = wanted.drift == DriftPolicy::Repair;
         record.next = if repairs { AttemptKind::Apply } else { AttemptKind::Look };
-        let pause = if repairs { Duration::ZERO } else { LOOK_INTERVAL };
         tracing::warn!(vm = %name, reason, "the guest differs from its declaration");
         self.condition(name, ConfigState::Drifted, Some(reason), wanted.generation);
-        if wanted.drift != DriftPolicy::Off {
-            self.schedule.plan(name, Instant::now() + pause);
+        match (wanted.drift, look) {
+            (DriftPolicy::Repair, _) => self.schedule.plan(name, Instant::now()),
+            (DriftPolicy::Report, Some(look)) => {
+                self.look_regularly(name, look, LOOK_INTERVAL, true);
+            }
+            (DriftPolicy::Report, None) | (DriftPolicy::Off, _) => {}
         }
     }
 

@@ -84,7 +84,7 @@ impl AttemptSchedule {
         }
         let no_failing = self.failing() >= MAX_FAILING;
         let due = self.by_time.iter().take_while(|(at, _)| *at <= now).map(|(_, vm)| vm);
-        let mut free = due.filter(|vm| !self.running.contains_key(*vm));
+        let mut free = due.filter(|vm| !self.is_running(vm));
         let vm = free.find(|vm| !(no_failing && is_failing(vm)))?.clone();
         self.cancel(&vm);
         let attempt = RunningAttempt { started: now, is_failing: is_failing(&vm) };

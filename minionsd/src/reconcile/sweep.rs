@@ -1,6 +1,7 @@
 //! End of leases: of those that no VM needs, and by request.
 
 use super::conditions::VmConditions;
+use super::handle::Reconciler;
 use super::lease_ages::LeaseAges;
 use crate::declared::{DeclaredStore, StoreError};
 use crate::vm::Registry;
@@ -45,8 +46,8 @@ pub(crate) async fn release(
     store: &DeclaredStore,
     registry: &Registry,
     conditions: &VmConditions,
-    pool: Option<String>,
-    address: IpAddr,
+    reconciler: Reconciler,
+    (pool, address): (Option<String>, IpAddr),
 ) -> Result<Lease, StoreError> {
     let (registry, conditions) = (registry.clone(), conditions.clone());
     let plan = move |state: &DeclaredState| {
@@ -56,5 +57,9 @@ pub(crate) async fn release(
             |lease: &Lease| vms.as_ref().is_none_or(|vms| conditions.is_used(state, vms, lease));
         state.plan_release(pool.as_deref(), address, is_used)
     };
-    store.change(plan).await
+    let released = move |lease: Lease, _: &DeclaredState| {
+        reconciler.lease_changed(&lease);
+        lease
+    };
+    store.change_and_read(plan, released).await
 }

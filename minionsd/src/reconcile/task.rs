@@ -11,6 +11,7 @@ use super::wanted::WantedConfig;
 use crate::declared::DeclaredStore;
 use crate::events::{EventReader, ReadItem};
 use crate::metrics::Meters;
+use crate::vm::look_slot::{LOOK_INTERVAL, LookReport};
 use crate::vm::{Registry, Vm};
 use minions_api::declaration::{ConfigState, DriftPolicy};
 use minions_api::event::{Event, EventKind};
@@ -23,9 +24,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
-
-/// Interval between looks for drift, at one VM.
-pub(super) const LOOK_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Shortest time between an attempt and a look because the guest's network has changed: attempts change it too, and so may
 /// a program of the guest that works against its declaration.
@@ -80,10 +78,16 @@ pub(super) struct ReconcilerTask {
     /// The search for leases that are no longer needed.
     sweeping: JoinSet<()>,
     ages: LeaseAges,
+    /// Number of the last regular look.
+    pub(super) last_look: u64,
+    /// Receives the results of regular looks that are news, from `reports`.
+    looks: mpsc::UnboundedReceiver<LookReport>,
+    pub(super) reports: mpsc::UnboundedSender<LookReport>,
 }
 
 impl ReconcilerTask {
     pub(super) fn new(parts: ReconcilerParts) -> Self {
+        let (reports, looks) = mpsc::unbounded_channel();
         let ages = parts.store.read(|state| LeaseAges::at_start(state, Timestamp::now()));
         Self {
             parts,
@@ -92,6 +96,9 @@ impl ReconcilerTask {
             attempts: JoinSet::new(),
             sweeping: JoinSet::new(),
             ages,
+            last_look: 0,
+            looks,
+            reports,
         }
     }
 
@@ -122,6 +129,7 @@ impl ReconcilerTask {
                 Some(Ok((vm, kind, result))) = self.attempts.join_next() => {
                     self.ended(&vm, kind, result);
                 }
+                Some(report) = self.looks.recv() => self.looked(report),
                 Some(request) = asked.recv() => self.requested(request),
                 changed = news.next() => {
                     changed.iter().for_each(|vm| self.network_changed(vm));
@@ -157,7 +165,7 @@ impl ReconcilerTask {
             };
             let (vm, store, kind) = (record.vm.clone(), self.parts.store.clone(), record.next);
             let is_off = record.wanted.is_none_or(|wanted| wanted.drift == DriftPolicy::Off);
-            if kind == AttemptKind::Look && is_off {
+            if kind.is_look() && is_off {
                 self.schedule.ended(&name);
                 continue;
             }
@@ -172,9 +180,10 @@ impl ReconcilerTask {
 
     /// Plans a look at a guest whose network has changed.
     pub(super) fn network_changed(&mut self, name: &VmName) {
-        let Some(record) = self.records.get(name) else { return };
+        let Some(record) = self.records.get_mut(name) else { return };
         let looks = record.wanted.is_some_and(|wanted| wanted.drift != DriftPolicy::Off);
-        if looks && record.next == AttemptKind::Look && !self.schedule.is_running(name) {
+        if looks && record.next.is_look() && !self.schedule.is_running(name) {
+            record.plan(AttemptKind::Look);
             let now = Instant::now();
             let at = record.attempted_at.map_or(now, |last| (last + LOOK_PAUSE).max(now));
             self.schedule.plan(name, at);
@@ -213,7 +222,7 @@ impl ReconcilerTask {
     }
 
     /// Compares all VMs with the declared state. `is_other_boot`: each guest may have lost its addresses.
-    async fn look_at_all(&mut self, is_other_boot: bool) {
+    pub(super) async fn look_at_all(&mut self, is_other_boot: bool) {
         let Some(vms) = self.parts.registry.vms() else { return };
         let gone: Vec<_> =
             self.records.keys().filter(|name| !vms.contains_key(*name)).cloned().collect();
@@ -230,6 +239,7 @@ impl ReconcilerTask {
 
     pub(super) fn gone(&mut self, name: &VmName) {
         if let Some(mut record) = self.records.remove(name) {
+            record.end_looks();
             record.answer_all(ApplyAnswer::Gone);
         }
         self.schedule.cancel(name);
@@ -243,6 +253,7 @@ impl ReconcilerTask {
         let record = self.records.entry(name.clone()).or_insert_with(|| VmRecord::new(vm.clone()));
         if !record.vm.is_same(&vm) {
             record.answer_all(ApplyAnswer::Replaced);
+            record.end_looks();
         }
         record.vm = vm;
         let before = std::mem::replace(&mut record.wanted, wanted);
@@ -251,6 +262,7 @@ impl ReconcilerTask {
             self.parts.conditions.unsettled(&name, record.vm.ready_at());
         }
         let Some(wanted) = wanted else {
+            record.end_looks();
             self.schedule.cancel(&name);
             self.parts.conditions.clear(&name);
             return;
@@ -260,7 +272,7 @@ impl ReconcilerTask {
             self.keep(&name, wanted);
             return;
         }
-        record.next = AttemptKind::Apply;
+        record.plan(AttemptKind::Apply);
         record.failures = 0;
         record.pending_since = Instant::now();
         record.is_outdated = self.schedule.is_running(&name);
@@ -286,14 +298,21 @@ impl ReconcilerTask {
         // A pool with another range may have an address now.
         let may_succeed = state == ConfigState::Failed && condition.generation != wanted.generation;
         let is_to_repair = state == ConfigState::Drifted && wanted.drift == DriftPolicy::Repair;
-        let looks = state == ConfigState::Applied && wanted.drift != DriftPolicy::Off;
+        let Some(record) = self.records.get_mut(name) else { return };
+        if wanted.drift == DriftPolicy::Off {
+            record.end_looks();
+        }
+        let is_comparable = match state {
+            ConfigState::Applied | ConfigState::Drifted => true,
+            ConfigState::Pending | ConfigState::Failed => false,
+        };
+        let begins_to_look =
+            is_comparable && wanted.drift != DriftPolicy::Off && record.look.is_none();
         if may_succeed || is_to_repair {
-            if let Some(record) = self.records.get_mut(name) {
-                record.next = AttemptKind::Apply;
-                record.failures = 0;
-            }
+            record.plan(AttemptKind::Apply);
+            record.failures = 0;
             self.schedule.plan(name, Instant::now());
-        } else if looks {
+        } else if begins_to_look {
             self.schedule.plan(name, at_step(Instant::now() + LOOK_INTERVAL));
         }
     }
@@ -326,10 +345,11 @@ impl ReconcilerTask {
         let Some(record) = record else { return answer(waiting, ApplyAnswer::NothingDeclared) };
         match kind {
             AttemptKind::Apply => {
-                record.next = AttemptKind::Apply;
+                record.plan(AttemptKind::Apply);
                 record.is_outdated = is_running;
             }
-            // After a running or planned change, the guest is compared anyway.
+            AttemptKind::Look if record.next.is_look() => record.plan(AttemptKind::Look),
+            // After a change, the guest is compared anyway.
             AttemptKind::Look => {}
         }
         record.waiting[usize::from(is_running)].append(&mut waiting);

@@ -10,11 +10,13 @@ use crate::budget::MemoryBudget;
 use crate::config::{Config, RestoreRules};
 use crate::declared::{DeclaredStore, StoreThread};
 use crate::descriptors::Descriptors;
+use crate::vm::look_slot::{LookNews, LookReport, LookRequest, RegularLook};
 use crate::vm::{Registry, SharedResources, TrustedOwners, Vm, VmSettings};
 use minions_api::VmName;
-use minions_api::declaration::{ApplyRequest, DriftPolicy};
+use minions_api::declaration::{ApplyRequest, ConfigState, DriftPolicy};
 use minions_api::pool::ReserveRequest;
 use minions_declare::{DeclareError, DeclaredState, Plan};
+use minions_proto::message::ChangeNetwork;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -153,7 +155,8 @@ async fn a_vm_that_comes_while_a_release_waits_keeps_its_address() {
     let block = host.block().await;
     let address = "10.0.0.7".parse().unwrap();
     let TestHost { store, registry, conditions, .. } = &host;
-    let released = release(store, registry, conditions, Some("lan".to_owned()), address);
+    let lease = (Some("lan".to_owned()), address);
+    let released = release(store, registry, conditions, Reconciler::new().0, lease);
     let comes = async {
         host.until("the release waits", |host| (host.store.waiting() > 0).then_some(())).await;
         let vm = host.vm("late").await;
@@ -163,6 +166,25 @@ async fn a_vm_that_comes_while_a_release_waits_keeps_its_address() {
     let (released, _vm) = tokio::join!(released, comes);
     let refusal = released.unwrap_err().to_string();
     assert!(refusal.contains("in use by late"), "{refusal}");
+}
+
+#[tokio::test]
+async fn a_lease_that_is_released_after_its_caller_has_gone_has_its_vm_compared() {
+    let host = TestHost::start().await;
+    host.apply(LAN).await;
+    host.reserve("late").await;
+    let block = host.block().await;
+    let (reconciler, mut asked) = Reconciler::new();
+    let TestHost { store, registry, conditions, .. } = &host;
+    let lease = (Some("lan".to_owned()), "10.0.0.7".parse().unwrap());
+    tokio::select! {
+        released = release(store, registry, conditions, reconciler, lease) => panic!("{released:?}"),
+        () = host.until("it waits", |host| (host.store.waiting() > 0).then_some(())) => {}
+    }
+    drop(block);
+    let request = timeout(DEADLINE, asked.recv()).await.unwrap();
+    let Some(ReconcileRequest::Look(vm)) = request else { panic!("{request:?}") };
+    assert_eq!(vm.as_str(), "late");
 }
 
 #[tokio::test]
@@ -200,8 +222,9 @@ async fn a_guest_is_looked_at_only_if_its_drift_matters() {
         let mut record = VmRecord::new(vm.clone());
         (record.wanted, record.next) = (Some(wanted), AttemptKind::Look);
         task.records.insert(vm.name().clone(), record);
-        task.drifted(vm.name(), wanted, "the guest differs".to_owned());
-        assert_eq!(task.schedule.next_after(Instant::now()).is_some(), attempts == 1, "{drift:?}");
+        let look = LookRequest::of(&ChangeNetwork::default()).ok();
+        task.drifted(vm.name(), wanted, "the guest differs".to_owned(), look);
+        assert_eq!(vm.look_slot().due().is_some(), attempts == 1, "{drift:?}");
         task.schedule.plan(vm.name(), Instant::now());
         task.start_due();
         assert_eq!(task.attempts.len(), attempts, "{drift:?}");
@@ -233,4 +256,67 @@ async fn a_changed_network_is_looked_at_soon_but_not_all_the_time() {
         task.start_due();
         assert_eq!(task.attempts.len(), usize::from(is_looked_at));
     }
+}
+
+#[tokio::test]
+async fn news_of_a_regular_look_counts_once_and_looks_end_with_their_reason() {
+    let host = TestHost::start().await;
+    let (_listener, vm) = host.vm("a").await;
+    let declare = async |drift: &str| {
+        let json = serde_json::json!({
+            "declarations": [{ "name": "a", "hostname": "x", "drift": drift }],
+        });
+        host.apply(&json.to_string()).await;
+    };
+    let request = || LookRequest::of(&ChangeNetwork::default()).unwrap();
+    let mut task = ReconcilerTask::new(host.parts());
+    let differs = || LookNews::Differs("the guest differs".to_owned());
+    let report = |task: &ReconcilerTask, number, news: LookNews| LookReport {
+        look: Box::new(RegularLook {
+            vm: vm.name().clone(),
+            number,
+            request: request(),
+            due: Instant::now(),
+            reports_agreement: true,
+            reports: task.reports.clone(),
+        }),
+        news,
+    };
+    let look = |task: &ReconcilerTask| task.records.get(vm.name()).and_then(|record| record.look);
+    let state = || host.conditions.state(vm.name());
+
+    declare("report").await;
+    task.look_at_all(false).await;
+    let wanted = task.records[vm.name()].wanted.unwrap();
+    task.drifted(vm.name(), wanted, "the guest differs".to_owned(), Some(request()));
+    assert_eq!((state(), look(&task)), (Some(ConfigState::Drifted), Some(1)));
+
+    task.looked(report(&task, 1, LookNews::Agrees));
+    assert_eq!((state(), look(&task)), (Some(ConfigState::Applied), Some(2)));
+    task.looked(report(&task, 1, differs()));
+    assert_eq!((state(), look(&task)), (Some(ConfigState::Applied), Some(2)), "an earlier look");
+    task.looked(report(&task, 2, differs()));
+    assert_eq!((state(), look(&task)), (Some(ConfigState::Drifted), Some(3)));
+    task.looked(report(&task, 3, LookNews::Agrees));
+
+    task.schedule.cancel(vm.name());
+    task.looked(report(&task, 4, LookNews::Unanswered));
+    assert_eq!(look(&task), None);
+    task.start_due();
+    assert_eq!(task.attempts.len(), 1, "another connection is tried");
+
+    for drift in ["report", "off"] {
+        task.drifted(vm.name(), wanted, "the guest differs".to_owned(), Some(request()));
+        declare(drift).await;
+        task.look_at_all(false).await;
+        assert_eq!(vm.look_slot().due().is_some(), drift == "report");
+    }
+    assert_eq!(task.schedule.next_after(Instant::now()), None);
+    declare("report").await;
+    task.look_at_all(false).await;
+    assert!(task.schedule.next_after(Instant::now()).is_some(), "it is compared again");
+
+    task.drifted(vm.name(), wanted, "the guest differs".to_owned(), Some(request()));
+    task.gone(vm.name());
+    assert_eq!(vm.look_slot().due(), None);
 }

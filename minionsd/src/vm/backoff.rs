@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-/// Pause after a failed probe. It stays constant for [`BACKOFF_STEADY`] probes and grows after that: an agent that
-/// was killed listens again within half a second, and must be noticed soon after.
+/// Longest pause after a failed probe. This limit stays constant for [`BACKOFF_STEADY`] probes and grows after that: an
+/// agent that was killed listens again within half a second, and must be noticed soon after.
 pub(super) const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_STEADY: u32 = 6;
 const BACKOFF_FACTOR: f64 = 1.6;
 pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
-/// Returns the pause after `failures` in a row; zero without a failure.
+/// Returns the pause after `failures` in a row; zero without a failure. `jitter` is a random number from 0 to 1.
 pub(crate) fn backoff(failures: u32, jitter: f64) -> Duration {
     if failures == 0 {
         return Duration::ZERO;

@@ -8,11 +8,10 @@ use super::socket_dir::{Distrust, TrustedOwners};
 use crate::agent::{SocketId, VmSocket};
 use crate::metrics::Meters;
 use futures_util::{FutureExt, StreamExt};
-use inotify::{Inotify, WatchMask};
+use inotify::{EventOwned, Inotify, WatchDescriptor, WatchMask};
 use minions_api::VmName;
-use minions_proto::announcement::ANNOUNCE_PORT;
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -94,11 +93,6 @@ fn stem(file: &OsStr) -> Option<&OsStr> {
     (!bytes.starts_with(b".")).then(|| OsStr::from_bytes(bytes))
 }
 
-/// Reports whether the file is a socket that the daemon itself creates next to a VM's socket.
-fn is_for_announcements(file: &OsStr) -> bool {
-    file.as_bytes().ends_with(format!("{SUFFIX}_{ANNOUNCE_PORT}").as_bytes())
-}
-
 /// Scans `dir` at once, after each event in it, and every [`RESCAN_INTERVAL`], and sends the results. Returns when
 /// the receiver is dropped.
 pub(crate) async fn watch(
@@ -152,9 +146,15 @@ async fn scan_off_thread(dir: PathBuf, trusted: TrustedOwners) -> Result<FoundFi
         .unwrap_or_else(|error| Err(Distrust::Unreadable { path, source: io::Error::other(error) }))
 }
 
-/// inotify events, as hints that a scan may find changes. `None` if inotify is unavailable: then only the periodic
-/// scans find VMs.
-struct DirectoryEvents(Option<inotify::EventStream<[u8; 4096]>>);
+/// inotify events, as hints that a scan may find changes.
+struct DirectoryEvents {
+    /// `None` if inotify is unavailable: then only the periodic scans find VMs.
+    stream: Option<inotify::EventStream<[u8; 4096]>>,
+    /// Watch of the directory's parent.
+    parent: Option<WatchDescriptor>,
+    /// Name of the directory in its parent.
+    name: Option<OsString>,
+}
 
 impl DirectoryEvents {
     fn new(dir: &Path) -> Self {
@@ -162,7 +162,8 @@ impl DirectoryEvents {
         if let Err(error) = &stream {
             tracing::warn!(%error, "inotify is unavailable; minionsd looks for new VMs every 5 s");
         }
-        let mut hints = Self(stream.ok());
+        let name = dir.file_name().map(OsStr::to_owned);
+        let mut hints = Self { stream: stream.ok(), parent: None, name };
         hints.renew(dir);
         hints
     }
@@ -170,12 +171,12 @@ impl DirectoryEvents {
     /// Watches the directory and its parent, in case the directory is removed and created again. Does nothing for
     /// a directory that is watched already; a missing one is tried again before the next scan.
     fn renew(&mut self, dir: &Path) {
-        let Some(stream) = &self.0 else { return };
+        let Some(stream) = &self.stream else { return };
         let names = WatchMask::CREATE | WatchMask::DELETE | WatchMask::MOVE;
         let mut watches = stream.watches();
         watches.add(dir, names | WatchMask::ATTRIB | WatchMask::ONLYDIR).ok();
         if let Some(parent) = dir.parent() {
-            watches.add(parent, names | WatchMask::ONLYDIR).ok();
+            self.parent = watches.add(parent, names | WatchMask::ONLYDIR).ok();
         }
     }
 
@@ -183,14 +184,24 @@ impl DirectoryEvents {
     ///
     /// Cancel safe.
     async fn next(&mut self) {
-        while let Some(stream) = &mut self.0 {
+        while let Some(stream) = &mut self.stream {
             match stream.next().await {
-                Some(Ok(event)) if event.name.as_deref().is_some_and(is_for_announcements) => {}
+                Some(Ok(event)) if !self.may_concern_vms(&event) => {}
                 Some(_) => return,
-                None => self.0 = None,
+                None => self.stream = None,
             }
         }
         std::future::pending().await
+    }
+
+    /// Reports whether a scan may find a change after an event. Other files come and go next to the directory, which may be
+    /// in `/tmp`, and in it: sockets for announcements, and the daemon's own files.
+    fn may_concern_vms(&self, event: &EventOwned) -> bool {
+        let Some(file) = &event.name else { return true };
+        if self.parent.as_ref() == Some(&event.wd) {
+            return self.name.as_ref().is_none_or(|dir| dir == file);
+        }
+        file.as_bytes().ends_with(SUFFIX.as_bytes())
     }
 
     /// Drops the queued events. The runtime's task budget bounds the number dropped in one call; the rest remain
@@ -286,6 +297,29 @@ mod tests {
         assert_eq!(sockets().await, listeners.len());
         let next = tokio::time::timeout(RESCAN_INTERVAL / 2, sockets()).await;
         assert!(next.is_err(), "scanned again for events that a scan had covered");
+        watch.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn files_that_are_no_sockets_of_vms_cause_no_scan() {
+        let own = dir();
+        let dir = own.path().join("vms");
+        fs::create_dir(&dir).unwrap();
+        let (found, mut scans) = mpsc::channel(1);
+        let watch = tokio::spawn(watch(dir.clone(), trusted(), Arc::default(), found));
+        assert!(scans.recv().await.is_some());
+        for file in
+            [own.path().join("web-1.vsock"), own.path().join("other"), dir.join("minionsd.db")]
+        {
+            fs::write(&file, "").unwrap();
+            fs::remove_file(&file).unwrap();
+        }
+        let next = tokio::time::timeout(RESCAN_INTERVAL / 2, scans.recv()).await;
+        assert!(next.is_err(), "scanned for files that are no VMs");
+        fs::rename(&dir, own.path().join("moved")).unwrap();
+        fs::create_dir(&dir).unwrap();
+        let next = tokio::time::timeout(RESCAN_INTERVAL / 4, scans.recv()).await;
+        assert!(next.is_ok(), "the directory is another one");
         watch.abort();
     }
 

@@ -14,6 +14,9 @@
 //! not know the connection and resets it, so the connection breaks as soon as the guest is up again. A VM that is
 //! silent for [`DIAL_AFTER`] is dialled nevertheless.
 
+mod open_connection;
+
+use super::look_slot::LookRequest;
 use super::probe_error::ProbeError;
 use super::vmm_token;
 use crate::agent::connector::DIAL_DEADLINE;
@@ -21,8 +24,8 @@ use crate::agent::{AgentConnection, ConnectError, Connector, PendingDial, Permis
 use minions_api::Timestamp;
 use minions_proto::AgentPort;
 use minions_proto::connection::ExchangeError;
-use minions_proto::foreign_service::ForeignService;
-use minions_proto::message::{Feature, Health, HealthCheck, TokenCheck, VmmToken};
+use minions_proto::message::{ChangeNetwork, Health, HealthCheck, NetworkChanged, TokenCheck};
+use open_connection::{OpenConnection, PendingCheck};
 use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, sleep_until};
 
@@ -36,10 +39,6 @@ const DIAL_AFTER: Duration = Duration::from_secs(30);
 /// Age of an unanswered dial at which another one starts: without an open connection, and with a silent one.
 const REDIAL_AFTER: Duration = Duration::from_secs(10);
 const REDIAL_AFTER_SILENCE: Duration = Duration::from_secs(30);
-
-/// Limit of unanswered health checks on one connection: enough for one per second until the first dial. A request
-/// has 27 bytes.
-const MAX_OUTSTANDING: usize = 32;
 
 /// An answered probe.
 #[derive(Debug)]
@@ -85,24 +84,6 @@ pub(super) struct ProbeConnection {
     connected: Option<Timestamp>,
 }
 
-#[derive(Debug)]
-struct OpenConnection {
-    connection: AgentConnection,
-    /// Token of the VMM, once the agent on this connection has announced that it knows tokens.
-    token: Option<VmmToken>,
-    /// Earliest health check without a reply.
-    asked: Option<PendingCheck>,
-    /// Latest reply, while more replies are outstanding.
-    reply: Option<Box<Health>>,
-    answered: Option<Instant>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct PendingCheck {
-    since: Instant,
-    wall: SystemTime,
-}
-
 /// Probe in progress.
 #[derive(Debug, Clone, Copy)]
 struct ProbeAttempt {
@@ -113,6 +94,8 @@ struct ProbeAttempt {
 /// Input on the connection.
 enum ProbeInput {
     Reply(Result<Box<Health>, ExchangeError>),
+    /// Late reply to a look for drift.
+    LateLook(Result<NetworkChanged, ExchangeError>),
     /// End of an idle connection.
     End,
 }
@@ -159,7 +142,7 @@ impl ProbeConnection {
     pub(super) fn permission(&self) -> Permission {
         match &self.held {
             None => Permission::Open,
-            Some(held) if self.to_ask || held.asked.is_some() => Permission::Asked,
+            Some(held) if self.to_ask || held.is_asked() => Permission::Asked,
             Some(held) => held.answered.map_or(Permission::Open, Permission::Answered),
         }
     }
@@ -201,7 +184,19 @@ impl ProbeConnection {
 
     /// Returns the connection if it is open and no reply is outstanding on it.
     pub(super) fn connection(&mut self) -> Option<&mut AgentConnection> {
-        self.held.as_mut().filter(|held| held.asked.is_none()).map(|held| &mut held.connection)
+        self.held.as_mut().filter(|held| !held.is_asked()).map(|held| &mut held.connection)
+    }
+
+    /// Asks the agent for a look for drift. Returns `None` if it fails or is not answered in time; a late reply is ignored.
+    ///
+    /// Not cancel safe: the connection is then useless.
+    pub(super) async fn look(&mut self, request: &LookRequest) -> Option<NetworkChanged> {
+        let held = self.held.as_mut().filter(|held| !held.is_asked())?;
+        let reply = held.look(request).await;
+        if held.is_broken() {
+            self.held = None;
+        }
+        reply
     }
 
     /// Waits for the next event: the outcome of the current probe, a late answer, or the end of the connection.
@@ -288,14 +283,7 @@ impl ProbeConnection {
         match dialled {
             Ok(connection) => {
                 self.connected.get_or_insert_with(Timestamp::now);
-                let held = OpenConnection {
-                    connection,
-                    token: None,
-                    asked: None,
-                    reply: None,
-                    answered: None,
-                };
-                self.held = Some(held);
+                self.held = Some(OpenConnection::new(connection));
                 self.to_ask = true;
                 let now = Instant::now();
                 let begun = self.attempt.map_or(now, |attempt| attempt.begun);
@@ -311,6 +299,7 @@ impl ProbeConnection {
 
     fn received(&mut self, received: ProbeInput, connector: &Connector) -> Option<ProbeEvent> {
         match received {
+            ProbeInput::LateLook(reply) => self.late_look(reply),
             ProbeInput::End => {
                 self.held = None;
                 Some(ProbeEvent::Broke)
@@ -333,6 +322,17 @@ impl ProbeConnection {
                 self.answered(connector)
             }
             ProbeInput::Reply(Err(error)) => self.lost(error),
+        }
+    }
+
+    /// Ignores the late reply to a look for drift.
+    fn late_look(&mut self, reply: Result<NetworkChanged, ExchangeError>) -> Option<ProbeEvent> {
+        match reply {
+            Ok(_) | Err(ExchangeError::Agent(_)) => {
+                self.held.as_mut()?.owes_look = false;
+                None
+            }
+            Err(error) => self.lost(error),
         }
     }
 
@@ -414,31 +414,14 @@ impl ProbeConnection {
     }
 }
 
-impl OpenConnection {
-    /// Reports whether the latest reply announces that the agent knows tokens.
-    fn knows_tokens(&self) -> bool {
-        let agent = self.reply.as_ref().and_then(|health| health.agent.as_ref());
-        agent.is_some_and(|agent| agent.supports(Feature::Generations))
-    }
-
-    /// Returns the service on the agent's port if it is not an agent.
-    fn foreign_service(&self) -> Option<ForeignService> {
-        self.connection.foreign_service().filter(|_| self.answered.is_none())
-    }
-
-    /// Reports whether another health check may be sent: not while a reply is partly received, and at most
-    /// [`MAX_OUTSTANDING`].
-    fn may_be_asked(&self) -> bool {
-        let outstanding = self.connection.outstanding();
-        outstanding == 0 || (outstanding < MAX_OUTSTANDING && !self.connection.has_partial_reply())
-    }
-}
-
 /// Waits for a reply or for the end of an idle connection; forever without a connection.
 ///
 /// Cancel safe.
 async fn received(held: &mut Option<OpenConnection>) -> ProbeInput {
     match held {
+        Some(held) if held.owes_look => {
+            ProbeInput::LateLook(held.connection.answer::<ChangeNetwork>().await)
+        }
         Some(held) if held.asked.is_some() => {
             ProbeInput::Reply(held.connection.answer::<HealthCheck>().await.map(Box::new))
         }

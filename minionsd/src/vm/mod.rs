@@ -9,6 +9,7 @@
 //! * [`status`]: the state and other facts about the VM. [`transition`]: the state machine.
 //!   [`ending`]: the known end of a boot. [`guest_text`]: the bounds of what a guest reports about itself.
 //! * [`quiesce_lease`]: the lease of a quiesced guest. [`network_news`]: guests whose network has changed.
+//!   [`look_slot`]: looks for drift on the supervisor's connection. [`network_differences`]: their findings as text.
 //! * [`generation`]: rewinds, and owners of instance ids. [`vmm_token`]: what tells an agent that its VMM is another
 //!   one. [`restore`]: requests to run the restore steps. [`declared_settings`]: what declarations say about them.
 //! * [`announce`]: announcements of agents. [`boot_times`]: the timeline of a boot.
@@ -25,6 +26,8 @@ pub(crate) mod ending;
 mod generation;
 pub(crate) mod guest_text;
 mod line;
+pub(crate) mod look_slot;
+pub(crate) mod network_differences;
 pub(crate) mod network_news;
 pub(crate) mod passed_over;
 mod probe_error;

@@ -7,6 +7,7 @@ use super::announce::{AnnounceKeeper, ReceivedAnnouncement};
 use super::discovery::{self, ScanResult, Sockets};
 use super::ending::EndingKind;
 use super::generation::{InstanceOwners, LastInstances};
+use super::look_slot::LookSlot;
 use super::network_news::NetworkNews;
 use super::quiesce_lease::HostLease;
 use super::restore::{LastNetworks, RestorePlan};
@@ -56,6 +57,7 @@ pub(crate) struct Vm {
     /// Number of the last request to restore the guest, for the supervisor.
     restores: watch::Sender<u64>,
     networks: LastNetworks,
+    look_slot: LookSlot,
     reattach_grace: Option<Duration>,
 }
 
@@ -102,6 +104,11 @@ impl Vm {
     /// Returns the lease of the quiesced guest.
     pub(crate) fn lease(&self) -> &HostLease {
         &self.lease
+    }
+
+    /// Returns the place for looks that the supervisor makes.
+    pub(crate) fn look_slot(&self) -> &LookSlot {
+        &self.look_slot
     }
 
     /// Makes the supervisor treat the guest as restored, and waits for the report of the steps. Returns `None` at the
@@ -389,7 +396,8 @@ impl RegistryTask {
         let announced = self.listen_for_agent(&name, &socket_path);
         let networks = self.networks.clone();
         let policy = self.each.restore.of(&name);
-        let (stop, lease) = (self.stop.child_token(), HostLease::default());
+        let (stop, lease, look_slot) =
+            (self.stop.child_token(), HostLease::default(), LookSlot::default());
         let (publish_agent, agent) = watch::channel(AgentStatus::default());
         let client = AgentClient::new(pool.clone(), agent, Arc::clone(&nudge), Arc::clone(&calls));
         let supervisor = Supervisor {
@@ -415,6 +423,7 @@ impl RegistryTask {
             asked: asked.subscribe(),
             announced,
             lease: lease.clone(),
+            look_slot: look_slot.clone(),
             restores: restores.subscribe(),
         };
         self.supervised += 1;
@@ -436,6 +445,7 @@ impl RegistryTask {
             lease,
             restores,
             networks,
+            look_slot,
             reattach_grace: self.each.reattach_grace,
         };
         self.known.insert(name, KnownVm { socket, supervisor: number, stop, vm: vm.clone() });

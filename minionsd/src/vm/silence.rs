@@ -1,13 +1,14 @@
 //! Tests of the times at which a VM is probed and dialled whose VMM accepts connections but whose guest is silent.
 
 use super::line::{ProbeAnswer, ProbeConnection, ProbeEvent};
-use crate::agent::{Connector, Dials, SocketId, VmSocket};
+use super::look_slot::LookRequest;
+use crate::agent::{Connector, Dials, Permission, SocketId, VmSocket};
 use crate::budget::MemoryBudget;
 use crate::descriptors::Descriptors;
 use crate::metrics::Meters;
 use minions_api::vm::Failure;
 use minions_proto::frame::Decoder;
-use minions_proto::message::{Health, encode_reply};
+use minions_proto::message::{ChangeNetwork, Health, NetworkChanged, encode_reply};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -88,14 +89,16 @@ async fn connection(
         network_changes: None,
     };
     let health = encode_reply(&health).unwrap();
-    let (mut decoder, mut due) = (Decoder::new(), 0);
+    let looked = encode_reply(&NetworkChanged::default()).unwrap();
+    let (mut decoder, mut due) = (Decoder::new(), Vec::new());
     loop {
-        while decoder.next_frame().unwrap().is_some() {
+        while let Some(request) = decoder.next_frame().unwrap() {
             seen.requests.fetch_add(1, Ordering::SeqCst);
-            due += 1;
+            let is_look = String::from_utf8_lossy(&request).contains("configure_network");
+            due.extend_from_slice(if is_look { &looked } else { &health });
         }
         if !*paused.borrow_and_update() {
-            stream.write_all(&health.repeat(std::mem::take(&mut due))).await.ok()?;
+            stream.write_all(&std::mem::take(&mut due)).await.ok()?;
         }
         tokio::select! {
             read = stream.read_buf(decoder.read_buffer()) => if read.ok()? == 0 { return None },
@@ -154,6 +157,27 @@ async fn a_silent_connection_is_kept_and_its_late_answer_counts() {
     let heard = line.next(&vmm.connector).await;
     assert!(matches!(heard, ProbeEvent::Answered(ProbeAnswer { late: false, .. })), "{heard:?}");
     assert_eq!(vmm.connections(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_for_drift_uses_the_connection_of_the_probes_and_its_late_answer_is_ignored() {
+    let vmm = SilentVmm::start();
+    let mut line = connected(&vmm).await;
+    let look = LookRequest::of(&ChangeNetwork::default()).unwrap();
+    assert_eq!(line.look(&look).await, Some(NetworkChanged::default()));
+    vmm.paused.send_replace(true);
+    assert_eq!(line.look(&look).await, None);
+    assert_eq!(line.look(&look).await, None, "one look at a time");
+    assert!(matches!(line.permission(), Permission::Asked), "the VM may be paused");
+    line.probe();
+    let heard = line.next(&vmm.connector).await;
+    assert!(matches!(heard, ProbeEvent::Failed(..)), "{heard:?}");
+    sleep(PAUSE).await;
+    vmm.paused.send_replace(false);
+    let heard = line.next(&vmm.connector).await;
+    assert!(matches!(heard, ProbeEvent::Answered(ProbeAnswer { late: true, .. })), "{heard:?}");
+    assert_eq!((vmm.connections(), vmm.requests()), (1, 4));
+    assert_eq!(line.look(&look).await, Some(NetworkChanged::default()));
 }
 
 #[tokio::test(start_paused = true)]

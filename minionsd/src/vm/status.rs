@@ -42,14 +42,15 @@ pub(crate) struct VmStatus {
     socket: SocketId,
     /// True if the VMM has created the socket again since the last answer: the next answer is from another boot.
     recreated: bool,
-    /// Known end of the boot that answered last.
+    /// Reboot or poweroff that ends the boot that answered last, if minionsd knows of one.
     ending: Option<Ending>,
     boot: BootTimes,
     /// Process that listens on the socket, if known.
     pub(crate) vmm: Option<ProcessId>,
     /// Last restore of the guest.
     pub(crate) restore: Option<RestoreReport>,
-    /// Number of the last client's request to restore the guest that was carried out.
+    /// Number of the latest request of a client to treat the guest as restored (`POST …/restored`) that was carried
+    /// out.
     pub(crate) restores_carried_out: u64,
 }
 
@@ -68,7 +69,7 @@ pub(crate) enum AgentIdentity {
     Same,
     /// The agent started again; the guest did not reboot.
     Restarted,
-    /// The guest was restored, and another daemon has seen to its restore steps.
+    /// The guest was restored, and another daemon has run its restore steps.
     Restored,
     /// The guest booted again.
     Rebooted,
@@ -195,7 +196,8 @@ impl VmStatus {
         now: Timestamp,
     ) -> Option<StateChange> {
         self.attempts += 1;
-        // The agent that answered before stays, so that the new generation is seen as such.
+        // Keeps the agent that answered before, so that the first answer after the restore steps counts as another
+        // generation.
         self.agent.get_or_insert_with(|| Arc::new(bounded(agent.clone())));
         (self.failed_probes, self.fruitless) = (0, 0);
         self.blind = false;
@@ -207,8 +209,8 @@ impl VmStatus {
         self.enter(Observation::Restoring, now)
     }
 
-    /// Records the generation of a restored guest whose restore steps have succeeded, with their report if this daemon has
-    /// it.
+    /// Records the generation of a restored guest whose restore steps have succeeded, with their report if this daemon
+    /// has one.
     pub(crate) fn restored(&mut self, agent: AgentInfo, report: Option<RestoreReport>) {
         self.agent = Some(Arc::new(agent));
         if report.is_some() {
@@ -286,8 +288,8 @@ impl VmStatus {
         }
     }
 
-    /// Compares the agent with the one that answered before. A base agent reports only the uptime of its guest. If a
-    /// base agent answers instead of a full one, the guest counts as rebooted.
+    /// Compares the agent with the one that answered before. A base agent reports no ids, only the uptime of its guest.
+    /// If a base agent answers after one with ids, the guest counts as rebooted.
     fn compare(&self, agent: Option<&AgentInfo>, uptime: u64) -> AgentIdentity {
         let booted_again = self.uptime.is_some_and(|before| uptime < before);
         match (&self.agent, agent) {

@@ -25,8 +25,7 @@ pub(super) fn of(socket: &SocketId) -> VmmToken {
     hash.update(HOST_BOOT.as_bytes());
     hash.update(socket.to_bytes());
     let digest = hash.finalize();
-    let hex: String = digest[..LEN].iter().map(|byte| format!("{byte:02x}")).collect();
-    hex.parse().expect("32 hexadecimal digits")
+    hex::encode(&digest[..LEN]).parse().expect("32 hexadecimal digits")
 }
 
 #[cfg(test)]

@@ -6,9 +6,9 @@
 //!  guest ─▶ guest  body of GET ─▶ ChannelReader ─▶ thread: rename_members ─▶ ChannelWriter ─▶ body of PUT
 //! ```
 //!
-//! Without `-r`, the streams are the contents of regular files, and need no tar stream.
+//! With `-r`, and from or to `-`, the bodies are tar streams. Otherwise they are the contents of regular files.
 //!
-//! * [`copy_end`]: source or destination. [`target`]: the rules for names. [`copy_settings`]: attributes that are kept.
+//! * [`copy_end`]: source or destination. [`target`]: the rules for names. [`copy_settings`]: attributes to keep.
 //! * [`job`]: parts that all copies have in common. [`direction`]: one copy, by [`upload`], [`download`] or [`between`].
 //!   [`many`]: copies to many VMs.
 //! * [`byte_channel`]: streams between threads and connections. [`progress`], [`measure`], [`failure_log`],

@@ -6,13 +6,14 @@
 //!         ◀── reply ◀── pending replies, in order ◀── SessionAnswer ◀──────────────────────────────────
 //! ```
 //!
-//! Requests are pipelined: each is sent on as soon as it arrives, and replies have the order of the requests.
+//! Requests are pipelined: each is sent on as soon as it arrives, and replies are sent in the order of the requests.
 //!
 //! * [`wire`]: numbers and strings of the protocol. [`packet_decoder`]: packets of a stream.
-//! * [`request`]: requests. [`extension`]: those of OpenSSH. [`attributes`]: metadata of a file.
+//! * [`request`]: requests. [`extension`]: requests that OpenSSH has added. [`attributes`]: metadata of a file.
 //! * [`reply`]: replies. [`status`]: codes of failures. [`long_name`]: lines of `ls -l`.
 //! * [`translation`]: a request as a request of a file session, or the reply to it.
-//! * [`session_link`]: the file session. [`subsystem`]: both directions of a channel. [`error`]: its failures.
+//! * [`session_link`]: the file session. [`subsystem`]: both directions of a channel.
+//!   [`error`]: failures that end the subsystem.
 
 mod attributes;
 mod error;

@@ -63,9 +63,10 @@ impl VmSelection {
         }
         api.declared.read(|state| {
             let (name, declarations) = (vm.name(), state.declarations());
-            let label = self.label.as_ref();
-            let matches = label.is_none_or(|label| declarations.has_labels(name, label));
-            matches.then(|| declarations.labels_of(name))
+            match &self.label {
+                Some(label) => declarations.labels_if(name, label),
+                None => Some(declarations.labels_of(name)),
+            }
         })
     }
 }

@@ -66,9 +66,13 @@ pub(in super::super) async fn reserve_address(
 ) -> Result<Json<Lease>, ApiError> {
     note.subject(&name).await?;
     let plan = move |state: &DeclaredState| state.plan_reserve(&name, &request);
-    let lease = api.declared.change(plan).await.map_err(ApiError::store)?;
+    let reconciler = api.reconciler.clone();
+    let reserved = move |lease: Lease, _: &DeclaredState| {
+        reconciler.lease_changed(&lease);
+        lease
+    };
+    let lease = api.declared.change_and_read(plan, reserved).await.map_err(ApiError::store)?;
     note.outcome(|| format!("reserved {}", lease.address));
-    reconcile_soon(&api, &lease).await;
     Ok(Json(lease))
 }
 
@@ -129,15 +133,8 @@ async fn release_lease(
     address: IpAddr,
 ) -> Result<Json<Lease>, ApiError> {
     api.registry.vms().ok_or_else(ApiError::starting)?;
-    let released = release(&api.declared, &api.registry, &api.conditions, pool, address).await;
-    let lease = released.map_err(ApiError::store)?;
-    reconcile_soon(api, &lease).await;
-    Ok(Json(lease))
-}
-
-/// Makes sure that the VM of a changed lease gets the address that it must have now.
-async fn reconcile_soon(api: &ApiState, lease: &Lease) {
-    if let Some(vm) = &lease.vm {
-        api.reconciler.look_soon(vm).await;
-    }
+    let ApiState { declared, registry, conditions, reconciler, .. } = api;
+    let lease = (pool, address);
+    let released = release(declared, registry, conditions, reconciler.clone(), lease).await;
+    released.map(Json).map_err(ApiError::store)
 }

@@ -148,7 +148,8 @@ async fn up(
         }
         to.queue(&message);
         if to.flush().await.is_err() {
-            // The agent's last messages may still be in flight to the client.
+            // The other direction may still forward the agent's last messages, and would be cancelled if this one
+            // returned now.
             while let Some(Ok(packet)) = from.next().await {
                 if matches!(packet, Packet::Close(_)) {
                     return SessionEnd::Goodbye;
@@ -266,8 +267,8 @@ fn noted(note: &AuditNote, ended: &Ended) {
     note.outcome(|| convert::in_words(&ended.outcome));
 }
 
-/// Serves a client whose program runs on a plain agent, which has no streams. All messages of the client except Close
-/// are ignored.
+/// Serves a client whose program runs on a plain agent: one without the feature `exec2`, which has no streams. All
+/// messages of the client except Close are ignored.
 pub(super) async fn tell(
     socket: WebSocket,
     mut plain: PlainExec,

@@ -86,7 +86,7 @@ pub(in crate::api) async fn open_listener(
     let (listening, stream) = opened;
     let counted = api.execs.tasks.token();
     let upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
-    Ok(upgrade.on_upgrade(move |socket| async move {
+    Ok(upgrade.read_buffer_size(MAX_MESSAGE).on_upgrade(move |socket| async move {
         let draining = api.execs.draining.clone();
         listener_relay::run(listening, stream, socket, draining, &note).await;
         drop((place, counted));

@@ -43,7 +43,11 @@ use tokio::time::Instant;
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Time for a connection to the agent, which the agent's own deadline does not include.
-const BESIDE_THE_TARGET: Duration = Duration::from_secs(5);
+const OTHER_STEPS: Duration = Duration::from_secs(5);
+
+/// Number of bytes that are read from a client at a time. Each WebSocket keeps a buffer of this length, and a client may
+/// hold hundreds that send little.
+const READ_BUFFER: usize = 16 * 1024;
 
 /// Token of the `Upgrade` header for plain bytes.
 const TCP: &str = "tcp";
@@ -121,10 +125,10 @@ async fn open<C: Call>(
 }
 
 /// Returns the agent's deadline for the target, in milliseconds: the time until `deadline`, minus the time for a
-/// connection to the agent.
+/// connection to the agent, but at least half of the time.
 fn targets_share(deadline: Instant) -> u64 {
     let left = deadline.saturating_duration_since(Instant::now());
-    let share = left.saturating_sub(BESIDE_THE_TARGET).max(left / 2);
+    let share = left.saturating_sub(OTHER_STEPS).max(left / 2);
     u64::try_from(share.as_millis()).unwrap_or(MAX_TIMEOUT_MS).clamp(1, MAX_FORWARD_TIMEOUT_MS)
 }
 
@@ -157,7 +161,7 @@ impl ClientUpgrade {
             Self::WebSocket(upgrade) => {
                 let counted = session.api.execs.tasks.token();
                 let upgrade = upgrade.max_message_size(MAX_FRAME_LEN).max_frame_size(MAX_FRAME_LEN);
-                upgrade.on_upgrade(move |socket| async move {
+                upgrade.read_buffer_size(READ_BUFFER).on_upgrade(move |socket| async move {
                     let (mut reader, mut writer) = websocket::halves(socket);
                     let end = session.run(&mut reader, &mut writer).await;
                     writer.close(end.as_ref(), reader).await;
@@ -192,7 +196,8 @@ async fn websocket_upgrade(
     })
 }
 
-/// Reports whether the request asks to switch to plain bytes, in `Upgrade` and, as the standard requires, in `Connection`.
+/// Reports whether the request asks to switch to plain bytes: in `Upgrade`, and also in `Connection`, as the standard
+/// requires.
 fn asks_for_tcp(headers: &HeaderMap) -> bool {
     let names = |header, token: &str| {
         let values = headers.get_all(header).iter().filter_map(|value| value.to_str().ok());
@@ -204,7 +209,8 @@ fn asks_for_tcp(headers: &HeaderMap) -> bool {
 /// An open forward.
 struct ForwardSession {
     api: ApiState,
-    /// Audit entries of the call. Dropping it ends the call, so it is held until the end of the session.
+    /// Access to the audit entries of the call. Dropping this value ends the call, so it is kept until the session
+    /// ends.
     note: AuditNote,
     stream: AgentStream,
     _place: OwnedSemaphorePermit,

@@ -1,7 +1,7 @@
 //! Announcements of agents: the listener that the daemon holds for each VM, next to the VM's own socket.
 //!
 //! ```text
-//!  agent ── CID 2, port 1025 ──▶ VMM ── <vm>.vsock_1025 ──▶ keeper ── at most 3, then 1 in 5 s ──▶ supervisor: a probe
+//!  agent ── CID 2, port 1025 ──▶ VMM ── <vm>.vsock_1025 ──▶ keeper ── at most 3, then 1 in 10 s ─▶ supervisor: a probe
 //! ```
 //!
 //! An announcement is a hint and nothing else: each guest, and each user who may connect to the socket, can send any

@@ -13,7 +13,8 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// Rate of one VM.
 #[derive(Debug, Default)]
 pub(super) struct AnnounceRate {
-    /// Time until which the announcements so far have used up the rate.
+    /// Theoretical arrival time of the algorithm: each announcement moves it by [`INTERVAL`], and it may be at most
+    /// [`BURST`] intervals ahead of the present.
     used_until: Option<Instant>,
 }
 

@@ -19,6 +19,7 @@ use super::declared_settings::clock_limit;
 use super::ending::EndingKind;
 use super::generation::{InstanceOwners, LastInstances};
 use super::line::{ProbeAnswer, ProbeConnection, ProbeEvent};
+use super::look_slot::LookSlot;
 use super::network_news::NetworkNews;
 use super::probe_error::ProbeError;
 use super::process::WatchedProcess;
@@ -79,6 +80,8 @@ pub(crate) struct Supervisor {
     pub(crate) asked: watch::Receiver<Option<EndingKind>>,
     /// Lease of the quiesced guest.
     pub(crate) lease: HostLease,
+    /// Place for looks for drift.
+    pub(crate) look_slot: LookSlot,
     /// Last announcement of the agent.
     pub(super) announced: watch::Receiver<Option<ReceivedAnnouncement>>,
     /// Number of the last client's request to restore the guest.
@@ -275,8 +278,17 @@ impl Supervisor {
             self.network_news.tell(&self.name);
         }
         self.answered(*health, Timestamp::now());
+        self.look(&mut hold.line).await;
         self.spare(hold);
         None
+    }
+
+    /// Makes the regular look for drift if it is due. Boxed, because it is rare and each task has a place for the largest
+    /// state.
+    async fn look(&self, line: &mut ProbeConnection) {
+        let Some(look) = self.look_slot.take_due(Instant::now()) else { return };
+        let reply = Box::pin(line.look(&look.request)).await;
+        self.look_slot.made(look, reply);
     }
 
     /// Frees descriptors for other VMs: closes the own connection if descriptors are short, and evicts idle ones.
