@@ -47,7 +47,8 @@ pub(crate) fn health_reply() -> Result<Vec<u8>, EncodeError> {
             probe_count: None,
             restore: None,
         }),
-        time_unix_ms: Some(1_764_033_600_000),
+        // With a time, the daemon would set the clock, again and again.
+        time_unix_ms: None,
         quiesced: None,
         network_changes: None,
     })

@@ -19,6 +19,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -158,7 +159,8 @@ impl MinionsdBuilder {
         self.try_spawn().unwrap()
     }
 
-    /// Starts the daemon, and waits until its Unix socket exists.
+    /// Starts the daemon, and waits until its Unix socket takes connections: the file may be that of a killed daemon, and
+    /// exists before the daemon listens.
     #[must_use]
     #[track_caller]
     pub fn start(self) -> Minionsd {
@@ -167,7 +169,7 @@ impl MinionsdBuilder {
             if let Some(status) = daemon.child.try_wait().unwrap() {
                 panic!("minionsd ended ({status}): {}", daemon.log());
             }
-            daemon.unix_socket().exists()
+            UnixStream::connect(daemon.unix_socket()).is_ok()
         });
         daemon
     }

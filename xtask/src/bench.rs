@@ -19,7 +19,7 @@ use crate::{
 const OWN_STEPS: usize = 2;
 
 /// Names of the benchmarks as in `minions-bench`, and their descriptions.
-const BENCHES: [(&str, &str); 8] = [
+const BENCHES: [(&str, &str); 9] = [
     ("http", "Health over REST, compared with nginx as a proxy"),
     ("exec", "`true` over REST, compared with spawn, qemu-ga and ssh"),
     ("stream", "Gigabytes in both directions, compared with ssh and the bare socket"),
@@ -27,6 +27,7 @@ const BENCHES: [(&str, &str); 8] = [
     ("agent", "Size, memory and start time of the agent, compared with qemu-ga"),
     ("vm", "Health and exec in a real VM, compared with a bare echo"),
     ("cli", "minionsctl as a process, compared with curl"),
+    ("declared", "5,000 VMs with declarations, compared with the same VMs without"),
     (
         "files",
         "A large file and 5,000 small ones in both directions, compared with scp, sftp and rsync",

@@ -23,8 +23,9 @@ const COUNT: u32 = 5000;
 /// Number of values of the label `shard`.
 const SHARDS: u32 = 10;
 
-/// Time for which an idle daemon is observed: two rounds of probes of every VM.
-const IDLE: Duration = Duration::from_secs(10);
+/// Times for which an idle daemon is observed, without and with declarations: four rounds of probes of every VM, and one round
+/// of looks for drift.
+const IDLE: [Duration; 2] = [Duration::from_secs(20), Duration::from_mins(1)];
 
 /// Time for the remaining work after a start or a change.
 const SETTLING: Duration = Duration::from_secs(5);
@@ -63,9 +64,10 @@ fn measure(
     let mut daemon = MeasuredDaemon::start_with(programs, dir.path(), &options)?;
     daemon.wait_until_ready(COUNT)?;
     let rest = RestClient::new(&daemon.socket)?;
-    let idle = if amount.is_quick { IDLE / 10 } else { IDLE };
     let declarations = declarations();
     for with_declarations in [0, 1] {
+        let idle = IDLE[with_declarations];
+        let idle = if amount.is_quick { idle / 20 } else { idle };
         if with_declarations == 1 {
             for again in [0, 1] {
                 let apply = || {

@@ -6,10 +6,11 @@ use reqwest::Method;
 use serde_json::Value;
 use testkit::agent_process::AgentProcess;
 use testkit::daemon::{TestDaemon, read};
-use testkit::wait::until;
+use testkit::wait::{DEADLINE, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -155,4 +156,22 @@ async fn connections_leave_no_descriptor_and_end_with_the_guest() {
     // The end of the guest ends the connection, with an error or without.
     let _ = stream.read_to_end(&mut rest).await;
     assert_eq!(rest, b"");
+}
+
+#[tokio::test]
+async fn a_reboot_that_removes_the_socket_ends_connections_although_the_vmm_runs() {
+    let guest = Guest::start().await;
+    let (target, _server) = echo_server().await;
+    let (_, mut stream) = guest.connect(&target).await;
+    stream.write_all(b"abc").await.unwrap();
+    // Cloud Hypervisor does so at each reboot. The process keeps its side of the connection open.
+    std::fs::remove_file(guest.daemon.sockets().join("web-1.vsock")).unwrap();
+    let mut rest = Vec::new();
+    let ended = timeout(DEADLINE, stream.read_to_end(&mut rest)).await.unwrap();
+    assert_eq!((ended.ok(), rest.as_slice()), (Some(0), b"".as_slice()));
+    let vm = guest.daemon.get("/vms/web-1").await;
+    assert_eq!(
+        (&vm.json["state"], &vm.json["reason"]["failure"]),
+        (&"unreachable".into(), &"rebooting".into())
+    );
 }

@@ -1,7 +1,8 @@
 //! REST with healthy VMs.
 
 use serde_json::json;
-use testkit::daemon::{TestDaemon, read};
+use std::os::unix::net::UnixListener;
+use testkit::daemon::{Reply, TestDaemon, read};
 use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
 
 #[tokio::test]
@@ -16,6 +17,30 @@ async fn a_vm_that_appears_is_listed_and_one_that_vanishes_is_not() {
     drop(vm);
     daemon.until("/vms", |list| list.json["vms"] == json!([])).await;
     daemon.get("/vms/web-1/health").await.assert_problem(404, "vm_not_found");
+}
+
+#[tokio::test]
+async fn a_list_that_is_sent_in_parts_has_every_vm_once_in_order() {
+    let daemon = TestDaemon::start().await;
+    let names: Vec<_> = (0..150).map(|number| format!("vm-{number:03}")).collect();
+    for name in &names {
+        // No process listens: stale VMs are listed too.
+        drop(UnixListener::bind(daemon.sockets().join(format!("{name}.vsock"))).unwrap());
+    }
+    let listed = |list: &Reply| -> Vec<String> {
+        let vms = list.json["vms"].as_array().cloned().unwrap_or_default();
+        vms.iter().filter_map(|vm| Some(vm["name"].as_str()?.to_owned())).collect()
+    };
+    daemon.until("/vms", |list| listed(list) == names).await;
+    for (pattern, expected) in [
+        ("vm-0*", &names[..100]),
+        ("vm-12?", &names[120..130]),
+        ("vm-149", &names[149..]),
+        ("other-*", &[]),
+    ] {
+        let list = daemon.get(&format!("/vms?name={pattern}")).await;
+        assert_eq!(listed(&list), expected, "{pattern}");
+    }
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 //! | the first word of a doc comment | Rust files outside `tests/` |
 //! | type names of one word | Rust files outside `tests/`, against the list in `type_names.txt` |
 //! | descriptions | each operation of openapi/minions.json |
+//! | lines that a failed merge has left | all pages |
 //!
 //! Each finding says what to write instead. The rest of the rule needs a reader.
 
@@ -160,10 +161,17 @@ fn of_page(file: &Path, text: &str) -> Vec<Finding> {
     let lines = (1..).zip(text.lines()).filter(|(_, text)| !(quotes && text.starts_with('|')));
     lines
         .filter_map(|(line, text)| {
-            let advice = avoided(text).filter(|_| !quotes || !text.contains('*'))?;
+            let advice = avoided(text).filter(|_| !quotes || !text.contains('*'));
+            let advice = merge_mark(text).or(advice)?;
             Some(Finding { file: file.to_owned(), line, advice })
         })
         .collect()
+}
+
+/// Returns an advice if a merge has left the line. The compiler finds such lines in source files.
+fn merge_mark(text: &str) -> Option<String> {
+    let is_mark = ["<<<<<<< ", ">>>>>>> "].iter().any(|mark| text.starts_with(mark));
+    is_mark.then(|| "a line of an unfinished merge: keep one of the two texts".to_owned())
 }
 
 /// Operations without a description.
@@ -299,6 +307,16 @@ mod tests {
         assert!(advice("a/src/b.rs", "// marshalled besides").is_empty());
         let found = of_page(Path::new("docs/A.md"), "fine\nIt shall not.\n");
         assert_eq!(found[0].to_string(), "docs/A.md:2: \"shall\": write \"must\" or \"will\"");
+    }
+
+    #[test]
+    fn lines_of_an_unfinished_merge_are_found_in_pages() {
+        let mark = |character: &str| format!("{} one\n", character.repeat(7));
+        for text in [mark("<"), mark(">")] {
+            let found = of_page(Path::new("docs/A.md"), &format!("fine\n{text}"));
+            assert_eq!(found[0].line, 2, "{found:?}");
+        }
+        assert!(of_page(Path::new("docs/A.md"), "a > b\n=======\n").is_empty());
     }
 
     #[test]

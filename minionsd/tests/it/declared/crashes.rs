@@ -21,7 +21,6 @@ async fn after_a_kill_everything_that_was_acknowledged_is_there() {
             let put = daemon.http().put("http://d/pools/lan").json(&pool).send().await.unwrap();
             assert_eq!(put.status(), 200);
         }
-        // The socket file of the killed daemon exists before this one listens.
         let leases = daemon.until("/pools/lan/leases", |all| all.status == 200).await.json;
         let leases = leases["leases"].as_array().unwrap();
         let found: BTreeMap<_, _> = leases
