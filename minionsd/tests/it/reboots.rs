@@ -55,6 +55,27 @@ async fn socket_recreated_by_its_vmm_unreachable_rebooting_503_then_vm_rebooted(
     }
 }
 
+#[tokio::test]
+async fn a_call_ends_when_the_guest_was_reset_and_has_no_agent_yet() {
+    let World { daemon, guest, ledger, vm: _vm } = World::speaking(Dialect::Objects).await;
+    guest.behave(Manner::Hangs);
+    ledger.open(1, "web-1");
+    let body = json!({ "command": "soak", "args": ["1"], "timeout_ms": 600_000 });
+    let (call, ()) = tokio::join!(daemon.post("/vms/web-1/exec", body), async {
+        until("it runs", async || ledger.runs(1).unwrap().there == 1).await;
+        // The guest's kernel boots: it resets connections on which the host sends data, such as that of the probes, and
+        // refuses new ones. The VMM keeps all others open.
+        guest.set_listening(false);
+        guest.restart(2, true);
+        guest.behave(Manner::Well);
+    });
+    call.assert_problem(502, "connection_lost");
+    assert_eq!(call.json["may_have_executed"], true);
+    until_reason(&daemon, "unreachable", "no_agent").await;
+    guest.set_listening(true);
+    daemon.until_state("web-1", "ready").await;
+}
+
 async fn reboots_as_on_cloud_hypervisor(mut world: World) {
     let mut events = Events::of(&world.daemon).await;
     let before = world.daemon.get("/vms/web-1").await;

@@ -182,6 +182,9 @@ async fn until_received(stream: &mut UnixStream, question: &[u8]) -> std::io::Re
 /// Grants the connection as soon as the guest runs.
 async fn granted_by(guest: &Guest, stream: &mut UnixStream) -> std::io::Result<()> {
     guest.runs().await;
+    if !guest.is_listening() {
+        return Err(std::io::ErrorKind::ConnectionRefused.into());
+    }
     grant(stream, 1_073_741_824).await
 }
 

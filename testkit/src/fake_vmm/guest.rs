@@ -81,6 +81,8 @@ struct GuestState {
     life: u64,
     /// The life in which the guest booted last.
     boot: u64,
+    /// False while no agent listens.
+    listens: bool,
     /// Requests to power off or to reboot.
     power_requests: u32,
     /// Remembered programs.
@@ -122,6 +124,7 @@ impl Guest {
             breaches: BreachCounts::default(),
             life,
             boot: life,
+            listens: true,
             power_requests: 0,
             programs: HashMap::new(),
             oldest_first: VecDeque::new(),
@@ -171,6 +174,16 @@ impl Guest {
         }
         state.programs.clear();
         state.oldest_first.clear();
+    }
+
+    /// Sets whether an agent listens. Without one, new connections are closed, as the guest's kernel does.
+    pub fn set_listening(&self, listens: bool) {
+        self.state().listens = listens;
+    }
+
+    /// Reports whether an agent listens.
+    pub(super) fn is_listening(&self) -> bool {
+        self.state().listens
     }
 
     /// Kills the agent for lack of memory, as the guest's kernel does, and starts another one: all programs of the

@@ -10,6 +10,7 @@
 mod generation;
 mod presence;
 mod socket;
+mod step;
 
 pub(crate) use presence::Verdict;
 
@@ -37,8 +38,9 @@ use minions_api::{Timestamp, VmName};
 use minions_proto::message::Health;
 use presence::SocketPresence;
 use rand::RngExt;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use step::at_step;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -48,10 +50,6 @@ const EARLY: Duration = Duration::from_secs(1);
 
 /// Minimum pause between probes that callers trigger.
 const NUDGE_GAP: Duration = Duration::from_millis(100);
-
-/// Length of a time step. Probes that are due within one step start together at its end, so that the VMs of a host
-/// share wake-ups.
-const STEP: Duration = Duration::from_millis(100);
 
 /// Pause from which probes are aligned to steps: for a shorter one, a step is too long.
 const STEPS_FROM: Duration = Duration::from_secs(1);
@@ -108,6 +106,8 @@ struct SupervisorState {
     probed_at: Instant,
     /// Number of times in a row that the connection broke within [`EARLY`] of an answer.
     early_deaths: u32,
+    /// True if the connection broke after the last answer.
+    broke: bool,
 }
 
 impl Supervisor {
@@ -139,6 +139,7 @@ impl Supervisor {
             due: now,
             probed_at: now,
             early_deaths: 0,
+            broke: false,
         };
         hold.line.probe();
         loop {
@@ -202,6 +203,7 @@ impl Supervisor {
         match heard {
             ProbeEvent::Answered(answer) => {
                 let late = answer.late;
+                hold.broke = false;
                 let waits = self.probe_answered(hold, answer).await;
                 hold.probed_at = Instant::now();
                 let pause = match waits {
@@ -214,12 +216,14 @@ impl Supervisor {
             ProbeEvent::Failed(error, took) => {
                 self.meters.probed(took, Some(error.failure));
                 self.look_at_vmm(hold);
+                self.look_for_end(hold, error.failure);
                 self.failed(error);
                 self.spare(hold);
                 hold.probed_at = now;
                 hold.due = self.plan(now, self.pause());
             }
             ProbeEvent::Broke => {
+                hold.broke = true;
                 let early = hold.probed_at + EARLY > now;
                 hold.early_deaths = if early { hold.early_deaths + 1 } else { 0 };
                 // A guest that repeatedly answers and hangs up is probed no more often than one that does not
@@ -228,6 +232,7 @@ impl Supervisor {
                 hold.due = hold.due.min(self.plan(now, pause));
             }
             ProbeEvent::SilenceBroke => {
+                hold.broke = true;
                 // The guest was reset, or its VMM started again: it may answer soon.
                 self.status.send_if_modified(|status| {
                     status.expect_soon();
@@ -375,6 +380,21 @@ impl Supervisor {
         }
     }
 
+    /// Ends all connections if the agent is gone: the connection of the probes broke, and no agent listens.
+    ///
+    /// Some VMMs do not close the connections of a guest that is reset. Its kernel resets each one only when the host sends
+    /// data on it, which the client of an idle forward may never do.
+    fn look_for_end(&self, hold: &mut SupervisorState, failure: Failure) {
+        match failure {
+            Failure::AgentClosed => hold.broke = true,
+            Failure::NoAgent if std::mem::take(&mut hold.broke) => {
+                tracing::info!(vm = %self.name, "the agent is gone, and the connections to it are closed");
+                self.pool.flush();
+            }
+            _ => {}
+        }
+    }
+
     fn failed(&self, error: ProbeError) {
         let ProbeError { failure, message } = error;
         match failure {
@@ -478,14 +498,6 @@ impl Supervisor {
     }
 }
 
-/// Returns the end of the step that contains an instant. The steps of all VMs start together.
-fn at_step(instant: Instant) -> Instant {
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    let into = instant.saturating_duration_since(*START).as_nanos() % STEP.as_nanos();
-    let left = (STEP.as_nanos() - into) % STEP.as_nanos();
-    instant + Duration::from_nanos(u64::try_from(left).unwrap_or_default())
-}
-
 fn random() -> f64 {
     rand::rng().random()
 }
@@ -495,20 +507,5 @@ async fn ended(vmm: Option<&WatchedProcess>) {
     match vmm {
         Some(vmm) => vmm.ended().await,
         None => std::future::pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_instant_within_a_step_is_moved_to_its_end() {
-        let first = at_step(Instant::now() + STEP);
-        assert_eq!(at_step(first), first);
-        for ms in [1, 50, 99, 100] {
-            assert_eq!(at_step(first + Duration::from_millis(ms)), first + STEP, "{ms} ms");
-        }
-        assert_eq!(at_step(first + Duration::from_nanos(1)), first + STEP);
     }
 }
