@@ -1,6 +1,7 @@
 //! Clock offsets of guests, and correction of clocks that are off by too much.
 
 use crate::agent::AgentConnection;
+use crate::config::SMALLEST_CLOCK_LIMIT;
 use minions_api::VmName;
 use minions_proto::message::{Feature, Health, SetClock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -27,26 +28,16 @@ pub(crate) fn unix_ms(time: SystemTime) -> u64 {
 }
 
 /// Keeps the clock of one guest within a limit of the host's clock.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct ClockKeeper {
-    /// Allowed offset; `None` to never set the clock.
-    limit: Option<Duration>,
     /// Time of the last attempt.
     tried: Option<Instant>,
 }
 
 impl ClockKeeper {
-    pub(crate) fn new(limit: Option<Duration>) -> Self {
-        Self { limit, tried: None }
-    }
-
-    /// Changes the limit.
-    pub(crate) fn set_limit(&mut self, limit: Option<Duration>) {
-        self.limit = limit;
-    }
-
-    /// Sets the guest's clock if it is off by more than the limit and the last attempt is at least [`GAP`] ago. `health`
-    /// is the answer to a request that was sent at `asked` and has just been answered.
+    /// Sets the guest's clock if it is off by more than `limit` and the last attempt is at least [`GAP`] ago. `health`
+    /// is the answer to a request that was sent at `asked` and has just been answered. Without a limit, the clock is never
+    /// set. The limit is looked up only for an offset that may exceed it, because this runs after each probe.
     ///
     /// Not cancel safe: if the future is dropped, the connection cannot be used any more.
     pub(crate) async fn keep(
@@ -55,8 +46,11 @@ impl ClockKeeper {
         connection: &mut AgentConnection,
         health: &Health,
         asked: SystemTime,
+        limit: impl FnOnce() -> Option<Duration>,
     ) {
-        let Some(offset) = self.offset_to_correct(health, asked, SystemTime::now()) else { return };
+        let Some(offset) = self.offset_to_correct(health, asked, SystemTime::now(), limit) else {
+            return;
+        };
         self.tried = Some(Instant::now());
         let call = SetClock { time_unix_ms: unix_ms(SystemTime::now()) };
         match connection.call(&call, Instant::now() + DEADLINE).await {
@@ -75,17 +69,19 @@ impl ClockKeeper {
         health: &Health,
         asked: SystemTime,
         answered: SystemTime,
+        limit: impl FnOnce() -> Option<Duration>,
     ) -> Option<i64> {
         let offset = offset_ms(health.time_unix_ms?, asked, answered);
-        let waited = self.tried.is_none_or(|tried| tried.elapsed() >= GAP);
-        let limit = u64::try_from(self.limit?.as_millis()).unwrap_or(u64::MAX);
         // What the exchange itself took says nothing about the clock.
         let error = unix_ms(answered).saturating_sub(unix_ms(asked)) / 2;
+        let certain = Duration::from_millis(offset.unsigned_abs().saturating_sub(error));
+        let waited = self.tried.is_none_or(|tried| tried.elapsed() >= GAP);
         // A quiesced guest refuses the call.
         let supported =
             health.quiesced.is_none() && health.agent.as_ref()?.supports(Feature::Clock);
-        let exceeds = offset.unsigned_abs().saturating_sub(error) > limit;
-        (supported && exceeds && waited).then_some(offset)
+        let exceeds =
+            certain > SMALLEST_CLOCK_LIMIT && limit().is_some_and(|limit| certain > limit);
+        (exceeds && supported && waited).then_some(offset)
     }
 }
 
@@ -93,6 +89,7 @@ impl ClockKeeper {
 mod tests {
     use super::*;
     use minions_proto::message::AgentInfo;
+    use std::cell::Cell;
 
     fn at(ms: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_millis(ms)
@@ -132,9 +129,13 @@ mod tests {
 
     #[test]
     fn a_clock_is_set_only_if_its_offset_exceeds_limit_and_measurement_error() {
-        let keeper = ClockKeeper::new(Some(Duration::from_secs(1)));
+        let (keeper, looks) = (ClockKeeper::default(), Cell::new(0));
+        let limit = || {
+            looks.set(looks.get() + 1);
+            Some(Duration::from_secs(1))
+        };
         let correct = |health: &Health, took: u64| {
-            keeper.offset_to_correct(health, at(100_000), at(100_000 + took))
+            keeper.offset_to_correct(health, at(100_000), at(100_000 + took), limit)
         };
         let clock = [Feature::Clock];
         assert_eq!(correct(&health(95_000, &clock), 0), Some(-5_000));
@@ -142,7 +143,10 @@ mod tests {
         // An answer that took 10 s may have been right when the guest gave it.
         assert_eq!(correct(&health(100_000, &clock), 10_000), None);
         assert_eq!(correct(&health(95_000, &[]), 0), None);
-        let never = ClockKeeper::new(None);
-        assert_eq!(never.offset_to_correct(&health(0, &clock), at(100_000), at(100_000)), None);
+        assert_eq!(looks.replace(0), 3);
+        assert_eq!(correct(&health(100_100, &clock), 0), None);
+        assert_eq!(looks.get(), 0, "no limit is that small");
+        let never = keeper.offset_to_correct(&health(0, &clock), at(100_000), at(100_000), || None);
+        assert_eq!(never, None);
     }
 }

@@ -45,7 +45,8 @@ const MAX_POOL_SIZE: usize = 512;
 /// Allowed values of `clock_limit_ms`. A probe measures a clock to a few milliseconds, so a smaller limit would
 /// react to noise; a limit above one day has no use.
 const CLOCK_LIMITS: std::ops::RangeInclusive<Duration> =
-    Duration::from_millis(100)..=Duration::from_hours(24);
+    SMALLEST_CLOCK_LIMIT..=Duration::from_hours(24);
+pub(crate) const SMALLEST_CLOCK_LIMIT: Duration = Duration::from_millis(100);
 
 /// Description of these values, for messages.
 const CLOCK_LIMITS_TEXT: &str = "100 to 86400000, or 0 to never set a clock";

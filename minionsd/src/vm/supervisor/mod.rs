@@ -128,7 +128,7 @@ impl Supervisor {
         let mut hold = SupervisorState {
             line: ProbeConnection::to_port(self.pool.connector().port()),
             vmm: None,
-            clock: ClockKeeper::new(self.clock_limit),
+            clock: ClockKeeper::default(),
             generations: GenerationState::new(self.restores.clone()),
             network_changes: None,
             presence: SocketPresence::There,
@@ -263,9 +263,8 @@ impl Supervisor {
         };
         if let Some(connection) = hold.line.connection() {
             let declared = &self.restore.declared;
-            let limit = declared.read(|state| clock_limit(state, &self.name, self.clock_limit));
-            hold.clock.set_limit(limit);
-            hold.clock.keep(&self.name, connection, &health, asked).await;
+            let limit = || declared.read(|state| clock_limit(state, &self.name, self.clock_limit));
+            hold.clock.keep(&self.name, connection, &health, asked, limit).await;
             self.lease.keep(&self.name, connection, &health, asked).await;
             connection.get_mut().rest();
         }
