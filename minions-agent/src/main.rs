@@ -26,9 +26,9 @@ usage: minions-agent [OPTIONS]
 
   --listen vsock:PORT | hybrid:PATH | activated
                                       where to accept the host's connections [default: activated if
-                                      the service manager passes a socket, else vsock]
+                                      the service manager passes a socket, else vsock].
                                       hybrid: a Unix socket on which the agent answers CONNECT
-                                      itself, as a VMM does
+                                      itself, as a VMM does;
                                       activated: the socket passed by the service manager
   --port PORT                         VSOCK port, 1 to 4294967294; with hybrid: the port that CONNECT
                                       must request. `agent_port` of minionsd must be the same

@@ -9,12 +9,15 @@
 //! * [`client`]: minionsd over HTTP. [`agent`]: one agent over its socket, without minionsd, at an
 //!   [`agent_address`]. [`target`]: one of the two.
 //! * [`guest_listener`]: a listening socket in a guest, which is opened again when it is lost.
-//! * [`link`]: a stream to a program, over either. [`link_error`]: its failures. [`session`]: runs a remote program as if it were local,
-//!   re-attaching when the stream breaks. [`local`]: local input, signals and terminal.
+//! * [`link`]: a stream to a program, over either. [`link_error`]: its failures. [`session`]: runs a remote program as
+//!   if it were local, re-attaching when the stream breaks. [`local`]: local input, signals and terminal.
 //! * [`connect_failure`]: reasons why minionsd cannot be reached. [`copy_error`]: failures of `cp`.
 //! * [`bounded_file`]: reads small files up to a limit.
-//! * [`ssh_error`]: failures of the SSH commands. [`ssh`]: an SSH server for the system's SSH client, whose sessions are programs in the guest.
+//! * [`ssh_error`]: failures of the SSH commands. [`ssh`]: an SSH server for the system's SSH client, whose sessions
+//!   are programs in the guest.
 //! * [`commands`]: one file per command.
+//! * [`completion`]: candidates for the words that are typed in a shell.
+//! * `man`: the manual pages, in builds that write them.
 //! * [`output`]: everything that is printed, with control characters from guests escaped.
 
 mod agent;
@@ -23,6 +26,7 @@ mod bounded_file;
 mod cli;
 mod client;
 mod commands;
+mod completion;
 mod config;
 mod connect_failure;
 mod contexts;
@@ -35,6 +39,8 @@ mod host_address;
 mod link;
 mod link_error;
 mod local;
+#[cfg(any(test, feature = "man"))]
+mod man;
 mod output;
 mod session;
 mod ssh;
@@ -50,6 +56,13 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // Signals that the parent process has blocked would never arrive, not even SIGINT. This cannot fail for a full set.
     let _ = SigSet::all().thread_unblock();
+    if let Some(answered) = completion::answer() {
+        return answered;
+    }
+    #[cfg(feature = "man")]
+    if let Some(written) = man::answer() {
+        return written;
+    }
     let cli = match cli::Cli::parse_words(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return usage::report(&error),

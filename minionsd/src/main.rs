@@ -1,4 +1,8 @@
-//! The `minionsd` binary: command line, configuration, log, runtime and signals. The daemon is the library.
+//! The `minionsd` binary: command line, configuration, log, runtime and signals. The daemon is the library. `man` is
+//! the manual page, in builds that write it.
+
+#[cfg(any(test, feature = "man"))]
+mod man;
 
 use anyhow::Context;
 use clap::Parser;
@@ -16,6 +20,12 @@ fn main() -> anyhow::Result<()> {
     // Signals that the parent process has blocked would never reach minionsd, not even SIGTERM. No other thread runs
     // yet; later threads inherit the mask.
     SigSet::all().thread_unblock().context("cannot unblock signals")?;
+    #[cfg(feature = "man")]
+    if let Some(request) = manual::files::asked(std::env::args_os().skip(1)) {
+        let pages = [man::page(&request.date).context("cannot render the manual page")?];
+        return manual::files::write(&request.directory, &pages)
+            .context("cannot write the manual page");
+    }
     let args = Args::parse();
     if let Some(Command::Openapi) = args.command {
         return std::io::stdout()

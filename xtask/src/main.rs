@@ -1,4 +1,4 @@
-//! Development tasks of the workspace: `cargo xtask demo | setup | test | check | soak | bench | openapi`.
+//! Development tasks of the workspace: `cargo xtask demo | setup | test | check | soak | bench | openapi | man`.
 //!
 //! # Layout
 //!
@@ -9,12 +9,14 @@
 //! - [`mod@bench`]: prepares and starts the benchmarks.
 //! - [`circles`]: prints circles of imports between modules.
 //! - [`openapi`]: writes or compares the committed API description.
+//! - [`man`]: writes the manual pages.
 //! - [`progress`]: the only module that prints.
 
 mod bench;
 mod circles;
 mod command;
 mod demo;
+mod man;
 mod openapi;
 mod progress;
 mod setup;
@@ -62,6 +64,12 @@ enum XtaskCommand {
         #[arg(long)]
         check: bool,
     },
+    /// Write the manual pages of all programs to man1 and man8 in a directory
+    Man {
+        /// Directory, for example /usr/local/share/man
+        #[arg(default_value = "target/man", value_name = "DIR")]
+        directory: PathBuf,
+    },
     /// Print the circles of imports between the modules of each crate
     Circles {
         /// Directory of another workspace [default: this one]
@@ -90,6 +98,7 @@ fn run(task: XtaskCommand) -> anyhow::Result<ExitCode> {
         XtaskCommand::Circles { workspace: other } => {
             circles::run(other.as_deref().unwrap_or(workspace.root()))?;
         }
+        XtaskCommand::Man { directory } => man::run(&workspace, &directory)?,
         XtaskCommand::Openapi { check: true } => openapi::run(&workspace, openapi::Mode::Check)?,
         XtaskCommand::Openapi { check: false } => openapi::run(&workspace, openapi::Mode::Write)?,
     }

@@ -13,13 +13,13 @@ use std::str::FromStr;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  minionsctl forward web-1 8080:80              127.0.0.1:8080 here is port 80 in the guest
-  minionsctl forward web-1 0:80 0:5432          free ports, which are printed
-  minionsctl forward web-1 0.0.0.0:8080:80      also for other hosts
-  minionsctl forward web-1 8080:/run/app.sock   a Unix socket in the guest
-  minionsctl forward web-1 ./db.sock:5432       a Unix socket here
-  minionsctl forward web-1 -R 8080:3000         127.0.0.1:8080 in the guest is port 3000 here
-  minionsctl forward web-1 -R /run/db.sock:5432 a Unix socket in the guest")]
+  minionsctl forward web-1 8080:80               127.0.0.1:8080 here is port 80 in the guest
+  minionsctl forward web-1 0:80 0:5432           free ports, which are printed
+  minionsctl forward web-1 0.0.0.0:8080:80       also for other hosts
+  minionsctl forward web-1 8080:/run/app.sock    a Unix socket in the guest
+  minionsctl forward web-1 ./db.sock:5432        a Unix socket here
+  minionsctl forward web-1 -R 8080:3000          127.0.0.1:8080 in the guest is port 3000 here
+  minionsctl forward web-1 -R /run/db.sock:5432  a Unix socket in the guest")]
 pub(crate) struct ForwardArgs {
     /// Name of the VM
     pub(crate) vm: VmName,

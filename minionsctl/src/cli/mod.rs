@@ -1,5 +1,6 @@
 //! The command line grammar.
 
+mod completion;
 mod context;
 mod copy;
 mod declared;
@@ -11,12 +12,14 @@ mod list;
 mod machine;
 mod network;
 mod option_words;
+mod partial_line;
 mod program_words;
 mod quiesce;
 mod signal_words;
 mod ssh;
 mod wait;
 
+pub(crate) use completion::{CompletionArgs, CompletionShell};
 pub(crate) use context::ContextCommand;
 pub(crate) use copy::{CopyArgs, CopyManyArgs};
 pub(crate) use declared::{
@@ -30,6 +33,7 @@ pub(crate) use forward::{ForwardArgs, ForwardSpec, HostTarget, ListenAddress, Re
 pub(crate) use list::{LsArgs, PsArgs};
 pub(crate) use machine::{PowerArgs, SetClockArgs};
 pub(crate) use network::{ConfigureNetworkArgs, ConfirmNetworkArgs};
+pub(crate) use partial_line::PartialLine;
 pub(crate) use quiesce::QuiesceArgs;
 pub(crate) use ssh::{HOST_SUFFIX, SshArgs, SshConfigArgs, SshProxyArgs};
 pub(crate) use wait::{WaitArgs, WaitGoal, WaitSubject};
@@ -311,8 +315,8 @@ pub(crate) enum Command {
     SshProxy(SshProxyArgs),
     /// Print the options with which ssh, rsync and git reach VM.minions, or install them into ~/.ssh
     SshConfig(SshConfigArgs),
-    /// Wait until VMs are ready (at most --timeout, default: 1 minute) or in another state; or, with ID, until a program
-    /// has ended, and end with its exit code
+    /// Wait until VMs are ready (at most --timeout, default: 1 minute) or in another state; or, with ID, until a
+    /// program has ended, and end with its exit code
     Wait(WaitArgs),
     /// Print the versions of minionsctl, minionsd and the agents
     Version {
@@ -322,6 +326,8 @@ pub(crate) enum Command {
     },
     /// Print what minionsd takes this caller for, and what the caller may do
     Whoami,
+    /// Print the script with which a shell completes the words of minionsctl
+    Completion(CompletionArgs),
     /// Add, select and remove contexts: named addresses of minionsd with their credentials
     Context {
         /// Command
@@ -388,6 +394,7 @@ impl Command {
             | Self::Ps(_)
             | Self::Version { .. }
             | Self::Whoami
+            | Self::Completion(_)
             | Self::Context { .. }
             | Self::Fs(_)
             | Self::Cp(_)

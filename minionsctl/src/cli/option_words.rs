@@ -11,6 +11,8 @@ pub(super) struct OptionWord {
     pub(super) ids: Vec<String>,
     /// True if the next word is the value.
     pub(super) takes_next: bool,
+    /// Value in the word itself: `--user=eve`, `-ueve`.
+    pub(super) attached: Option<String>,
 }
 
 impl OptionWord {
@@ -24,13 +26,13 @@ impl OptionWord {
     }
 
     fn long(command: &Command, word: &str) -> Option<Self> {
-        let (name, has_value) = match word.split_once('=') {
-            Some((name, _)) => (name, true),
-            None => (word, false),
+        let (name, attached) = match word.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (word, None),
         };
         let arg = command.get_arguments().find(|arg| arg.get_long() == Some(name))?;
-        let takes_next = takes_value(arg.get_action()) && !has_value;
-        Some(Self { ids: vec![arg.get_id().to_string()], takes_next })
+        let takes_next = takes_value(arg.get_action()) && attached.is_none();
+        Some(Self { ids: vec![arg.get_id().to_string()], takes_next, attached })
     }
 
     fn shorts(command: &Command, word: &str) -> Option<Self> {
@@ -40,10 +42,13 @@ impl OptionWord {
             let arg = command.get_arguments().find(|arg| arg.get_short() == Some(letter))?;
             ids.push(arg.get_id().to_string());
             if takes_value(arg.get_action()) {
-                return Some(Self { ids, takes_next: letters.as_str().is_empty() });
+                let value = letters.as_str();
+                let attached = value.strip_prefix('=').unwrap_or(value).to_owned();
+                let attached = (!value.is_empty()).then_some(attached);
+                return Some(Self { ids, takes_next: attached.is_none(), attached });
             }
         }
-        (!ids.is_empty()).then_some(Self { ids, takes_next: false })
+        (!ids.is_empty()).then_some(Self { ids, takes_next: false, attached: None })
     }
 }
 

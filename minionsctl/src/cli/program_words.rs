@@ -23,8 +23,8 @@ pub(super) fn with_dashes(grammar: &Command, mut args: Vec<OsString>) -> Vec<OsS
     args
 }
 
-/// Returns the index of the program's first word.
-fn program(grammar: &Command, args: &[OsString]) -> Option<usize> {
+/// Returns the index of the program's first word, if no `--` precedes it.
+pub(super) fn program(grammar: &Command, args: &[OsString]) -> Option<usize> {
     let mut command = grammar;
     let mut has_command = false;
     let mut has_vm = false;

@@ -1,6 +1,7 @@
 //! The commands, one file each. [`context`]: the settings that all commands have.
 
 mod attach;
+mod completion;
 mod configure_network;
 mod context;
 mod contexts;
@@ -62,6 +63,10 @@ pub(crate) async fn run_bounded(cli: Cli, printer: &Printer) -> Result<ExitStatu
         let context = Context { printer, timeout: cli.timeout };
         return Ok(contexts::run(&context, command, contexts::NewContext::of(&cli))?);
     }
+    if let Command::Completion(args) = &cli.command {
+        // Not with the configuration either: an invalid one must not print an error at the start of each shell.
+        return Ok(completion::run(args.shell)?);
+    }
     let config = ClientConfig::load(&cli)?;
     let program = cli.command.program();
     match within_limit(cli, &config, printer).await {
@@ -107,6 +112,7 @@ async fn run(cli: Cli, config: &ClientConfig, printer: &Printer) -> Result<ExitS
         Command::Wait(args) => wait_for(&context, config, args).await,
         Command::Version { client } => version::run(&context, config, client).await,
         Command::Whoami => whoami::run(&context, &daemon(config)?, config).await,
+        Command::Completion(args) => completion::run(args.shell),
         Command::Context { ref command } => {
             contexts::run(&context, command, contexts::NewContext::of(&cli))
         }

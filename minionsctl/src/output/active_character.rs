@@ -4,7 +4,7 @@ use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
 /// Reports whether a terminal would act on the character or show nothing for it. Two names that differ only in an
 /// invisible character would look the same.
-pub(super) fn is_active(character: char) -> bool {
+pub(crate) fn is_active(character: char) -> bool {
     if character.is_ascii() {
         return character.is_ascii_control();
     }

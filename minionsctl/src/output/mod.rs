@@ -13,7 +13,7 @@ pub(crate) use program::{ProgramOutput, write_to};
 
 use crate::cli::OutputFormat;
 use crate::failure::Failure;
-use active_character::is_active;
+pub(crate) use active_character::is_active;
 use comfy_table::{ContentArrangement, Table, presets};
 use failure_report::FailureReport;
 use minions_proto::channel::OutputStream;
@@ -225,7 +225,7 @@ pub(crate) fn harmless_line(line: &str) -> String {
 
 /// Escapes every character that a terminal would act on or that would be invisible: C0, DEL, C1, marks that change
 /// the direction of text, zero-width characters.
-fn harmless(text: &str) -> String {
+pub(crate) fn harmless(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut shown, character| {
         if is_active(character) {
             shown.extend(character.escape_unicode());

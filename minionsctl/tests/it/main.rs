@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "in tests, a panic with its location is the report")]
 
 mod cli;
+mod completion;
 mod connections;
 mod contexts;
 mod cp;

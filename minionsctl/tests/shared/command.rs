@@ -16,6 +16,7 @@ pub(crate) fn minionsctl(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_minionsctl"));
     command.args(args).env("XDG_CONFIG_HOME", "/nonexistent");
     command.env_remove("MINIONS_HOST").env_remove("MINIONS_TOKEN_FILE");
+    command.env_remove("MINIONSCTL_COMPLETE");
     command.env_remove("MINIONS_AGENT_PORT").env_remove("MINIONS_CONTEXT").stdin(Stdio::null());
     command
 }
