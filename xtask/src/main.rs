@@ -1,4 +1,4 @@
-//! Development tasks of the workspace: `cargo xtask demo | setup | test | check | soak | bench | openapi | man`.
+//! Development tasks of the workspace: `cargo xtask demo | setup | test | check | soak | bench | clients | openapi | man`.
 //!
 //! # Layout
 //!
@@ -7,6 +7,7 @@
 //! - [`mod@test`]: runs all checks in order, with one summary line at the end.
 //! - [`mod@soak`]: runs the daemon with many misbehaving VMs, for a chosen time.
 //! - [`mod@bench`]: prepares and starts the benchmarks.
+//! - [`clients`]: checks with real clients and a Debian guest without sshd and network.
 //! - [`circles`]: prints circles of imports between modules.
 //! - [`openapi`]: writes or compares the committed API description.
 //! - [`man`]: writes the manual pages.
@@ -14,6 +15,7 @@
 
 mod bench;
 mod circles;
+mod clients;
 mod command;
 mod demo;
 mod man;
@@ -58,6 +60,8 @@ enum XtaskCommand {
     Soak(soak::SoakOptions),
     /// Measure this project and its competitors side by side; JSON and plots in target/bench/
     Bench(bench::BenchOptions),
+    /// Run ssh, rsync, git, Ansible, web clients and copies against a Debian guest without sshd and address
+    Clients(clients::ClientsOptions),
     /// Write openapi/minions.json from the daemon's routes
     Openapi {
         /// Only compare, and fail if the committed file is out of date
@@ -95,6 +99,7 @@ fn run(task: XtaskCommand) -> anyhow::Result<ExitCode> {
         XtaskCommand::Check => return test::quick(&workspace),
         XtaskCommand::Soak(options) => return soak::run(&workspace, &options),
         XtaskCommand::Bench(options) => return bench::run(&workspace, &options),
+        XtaskCommand::Clients(options) => return clients::run(&workspace, &options),
         XtaskCommand::Circles { workspace: other } => {
             circles::run(other.as_deref().unwrap_or(workspace.root()))?;
         }

@@ -85,6 +85,11 @@ impl Layout {
         self.dir.join("debian.ext4")
     }
 
+    /// Returns the path of the Debian of `cargo xtask clients`, which has more programs. Copy it before use.
+    pub fn clients_debian(&self) -> PathBuf {
+        self.dir.join("clients.ext4")
+    }
+
     /// Returns the path of the kernel's modules in the directory structure of their package, below
     /// `lib/modules`.
     pub fn module_tree(&self) -> PathBuf {

@@ -57,6 +57,11 @@ impl DemoDaemon {
         self.listen
     }
 
+    /// Returns the daemon's pid.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Returns the path of the daemon's Unix socket.
     pub(crate) fn socket(&self) -> &Path {
         &self.socket

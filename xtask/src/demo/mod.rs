@@ -7,8 +7,8 @@
 //! - [`shown`]: prints and runs one of them, and checks its result.
 //! - [`interrupt`]: Ctrl-C and SIGTERM end the demo, and everything is cleaned up.
 
-mod daemon;
-mod interrupt;
+pub(crate) mod daemon;
+pub(crate) mod interrupt;
 mod shown;
 mod tour;
 
@@ -109,7 +109,7 @@ fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
 
 /// Creates a directory that is readable by all, as the real one is: minionsd accepts no socket from a
 /// directory to which other users can write.
-fn socket_dir() -> anyhow::Result<TempDir> {
+pub(crate) fn socket_dir() -> anyhow::Result<TempDir> {
     let dir = tempfile::Builder::new()
         .prefix("minions-")
         .permissions(Permissions::from_mode(0o755))

@@ -61,6 +61,19 @@ pub(crate) const BENCH_NEEDS: [PackageNeed; 6] = [
     PackageNeed { package: "socat", is_met: || on_path("socat") },
 ];
 
+/// Packages of `cargo xtask clients`: tools to build the image, and the clients.
+pub(crate) const CLIENT_NEEDS: [PackageNeed; 9] = [
+    PackageNeed { package: "mmdebstrap", is_met: || on_path("mmdebstrap") },
+    PackageNeed { package: "kmod", is_met: || on_path("depmod") },
+    PackageNeed { package: "e2fsprogs", is_met: || on_path("debugfs") },
+    PackageNeed { package: "openssh-client", is_met: || on_path("ssh") },
+    PackageNeed { package: "rsync", is_met: || on_path("rsync") },
+    PackageNeed { package: "git", is_met: || on_path("git") },
+    PackageNeed { package: "wrk", is_met: || on_path("wrk") },
+    PackageNeed { package: "acl", is_met: || on_path("setfacl") },
+    PackageNeed { package: "attr", is_met: || on_path("setfattr") },
+];
+
 /// Failure to provide packages.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AptError {

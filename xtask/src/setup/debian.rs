@@ -1,11 +1,11 @@
-//! A Debian with systemd on a disk, as an image of a user would be: built from packages, without an agent.
+//! Debians with systemd on a disk, as images of a user would be: built from packages, without an agent.
 //!
 //! Built without mounting anything: `mmdebstrap` makes a tarball, `mke2fs -d` makes a file system from it.
 
 use std::{
     fs::{self, File},
     io::BufWriter,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
 };
 
@@ -34,45 +34,74 @@ const PACKAGES: [&str; 10] = [
     "util-linux",
 ];
 
-/// Size of the file system in MiB: twice the size of its contents. The file is sparse.
-const SIZE: u32 = 600;
+/// Further packages of the guest of `cargo xtask clients`: programs that clients start in a guest, and services for
+/// forwards. No SSH server.
+const CLIENT_PACKAGES: [&str; 8] =
+    ["acl", "attr", "git", "nginx-light", "openssh-client", "python3", "rsync", "sudo"];
 
-/// Builds the image and the initial ramdisk that starts it, unless they are there.
-pub(super) fn ensure(rig: &Layout) -> anyhow::Result<Outcome> {
-    let modules = DISK_MODULES.map(|name| fs::read(rig.module(name)).unwrap_or_default());
-    let stamp =
-        InputStamp::of(rig.dir().join("debian.stamp"), &(SUITE, PACKAGES, SIZE, INIT, &modules));
-    if stamp.is_fresh(&rig.debian()) && rig.disk_initrd().exists() {
-        return Ok(Outcome::Cached);
-    }
-    write_initrd(rig).context("cannot write the disk's initial ramdisk")?;
-    write_image(rig)?;
-    stamp.write().context("cannot write the stamp of the image")?;
-    Ok(Outcome::done("built"))
+/// Properties by which the images differ.
+#[derive(Debug)]
+struct DebianImage {
+    file: PathBuf,
+    stamp: &'static str,
+    packages: Vec<&'static str>,
+    /// Size of the file system in MiB. The file is sparse.
+    size: u32,
 }
 
-fn write_image(rig: &Layout) -> anyhow::Result<()> {
-    // Only root can unpack files with their real owners, and devices.
-    ensure!(is_root(), "the Debian image is built by root: run this once as root");
-    let scratch = tempfile::tempdir_in(rig.dir()).context("cannot create a scratch directory")?;
-    let (tar, root) = (scratch.path().join("root.tar"), scratch.path().join("root"));
-    let mut bootstrap = Command::new("mmdebstrap");
-    bootstrap.args(["--quiet", "--variant=minbase"]);
-    // Manuals and translations are not needed and take time.
-    bootstrap.args([
-        "--dpkgopt=path-exclude=/usr/share/man/*",
-        "--dpkgopt=path-exclude=/usr/share/locale/*",
-    ]);
-    bootstrap.arg(format!("--include={}", PACKAGES.join(","))).arg(SUITE).arg(&tar);
-    command::run(&mut bootstrap)?;
-    fs::create_dir(&root)?;
-    command::run(Command::new("tar").arg("-xpf").arg(&tar).arg("-C").arg(&root))?;
-    add_modules(rig, &root)?;
-    let image = scratch.path().join("debian.ext4");
-    let mut make = Command::new("mke2fs");
-    make.args(["-q", "-t", "ext4", "-m", "0", "-d"]).arg(&root).arg(&image);
-    command::run(make.arg(format!("{SIZE}M")))?;
-    fs::rename(image, rig.debian()).context("cannot move the image to its place")
+/// Builds the small image and the initial ramdisk that starts it, unless they are there.
+pub(super) fn ensure(rig: &Layout) -> anyhow::Result<Outcome> {
+    // Twice the size of the contents.
+    let (file, packages) = (rig.debian(), PACKAGES.to_vec());
+    DebianImage { file, stamp: "debian.stamp", packages, size: 600 }.ensure(rig)
+}
+
+/// Builds the image of `cargo xtask clients` and the initial ramdisk that starts it, unless they are there.
+pub(super) fn ensure_for_clients(rig: &Layout) -> anyhow::Result<Outcome> {
+    let packages = [&PACKAGES[..], &CLIENT_PACKAGES].concat();
+    // Room for several files of 1 GiB.
+    let file = rig.clients_debian();
+    DebianImage { file, stamp: "clients.stamp", packages, size: 6000 }.ensure(rig)
+}
+
+impl DebianImage {
+    fn ensure(&self, rig: &Layout) -> anyhow::Result<Outcome> {
+        let modules = DISK_MODULES.map(|name| fs::read(rig.module(name)).unwrap_or_default());
+        let inputs = (SUITE, &self.packages, self.size, INIT, &modules);
+        let stamp = InputStamp::of(rig.dir().join(self.stamp), &inputs);
+        if stamp.is_fresh(&self.file) && rig.disk_initrd().exists() {
+            return Ok(Outcome::Cached);
+        }
+        write_initrd(rig).context("cannot write the disk's initial ramdisk")?;
+        self.write(rig)?;
+        stamp.write().context("cannot write the stamp of the image")?;
+        Ok(Outcome::done("built"))
+    }
+
+    fn write(&self, rig: &Layout) -> anyhow::Result<()> {
+        // Only root can unpack files with their real owners, and devices.
+        ensure!(is_root(), "the Debian image is built by root: run this once as root");
+        let scratch =
+            tempfile::tempdir_in(rig.dir()).context("cannot create a scratch directory")?;
+        let (tar, root) = (scratch.path().join("root.tar"), scratch.path().join("root"));
+        let mut bootstrap = Command::new("mmdebstrap");
+        bootstrap.args(["--quiet", "--variant=minbase"]);
+        // Manuals and translations are not needed and take time.
+        bootstrap.args([
+            "--dpkgopt=path-exclude=/usr/share/man/*",
+            "--dpkgopt=path-exclude=/usr/share/locale/*",
+        ]);
+        bootstrap.arg(format!("--include={}", self.packages.join(","))).arg(SUITE).arg(&tar);
+        command::run(&mut bootstrap)?;
+        fs::create_dir(&root)?;
+        command::run(Command::new("tar").arg("-xpf").arg(&tar).arg("-C").arg(&root))?;
+        add_modules(rig, &root)?;
+        let image = scratch.path().join("debian.ext4");
+        let mut make = Command::new("mke2fs");
+        make.args(["-q", "-t", "ext4", "-m", "0", "-d"]).arg(&root).arg(&image);
+        command::run(make.arg(format!("{}M", self.size)))?;
+        fs::rename(image, &self.file).context("cannot move the image to its place")
+    }
 }
 
 /// Adds the kernel modules. Without `depmod` none is loaded automatically, and there is no /dev/vsock.

@@ -15,6 +15,7 @@ mod vsock_backend;
 
 use std::{
     fs,
+    path::PathBuf,
     thread::{self, ScopedJoinHandle},
 };
 
@@ -32,6 +33,9 @@ pub(crate) const TEST_STEPS: usize = VM_STEPS + 3;
 /// Number of steps of [`for_bench`].
 pub(crate) const BENCH_STEPS: usize = VM_STEPS;
 
+/// Number of steps of [`for_clients`].
+pub(crate) const CLIENTS_STEPS: usize = VM_STEPS + 2;
+
 /// Prepares everything that is needed to boot a VM.
 pub(crate) fn for_vm(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
     prepare(workspace, steps, AgentProfile::Quick, &[])
@@ -48,7 +52,7 @@ pub(crate) fn for_tests(workspace: &Workspace, steps: &mut Steps) -> anyhow::Res
         vm_parts(workspace, steps, AgentProfile::Quick, &mut apt)?;
         // Downloading and unpacking packages leaves the processors to the compiler.
         let debian = scope.spawn(|| debian::ensure(rig));
-        let python = scope.spawn(|| python::ensure(&rig.venv()));
+        let python = scope.spawn(|| python::ensure(&rig.venv(), python::OPENAPI_TOOLS));
         steps.run("cargo-deny", || joined(deny))?;
         steps.run("Debian guest", || joined(debian))?;
         steps.run("python tools", || joined(python))
@@ -63,6 +67,18 @@ pub(crate) fn joined<T>(step: ScopedJoinHandle<'_, anyhow::Result<T>>) -> anyhow
 /// Prepares a VM and the other contenders of the benches.
 pub(crate) fn for_bench(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
     prepare(workspace, steps, AgentProfile::Packaged, &apt::BENCH_NEEDS)
+}
+
+/// Prepares a VM with the agent of the packages, a Debian guest, and the clients. Returns the directory of Ansible's
+/// programs.
+pub(crate) fn for_clients(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<PathBuf> {
+    let needs: Vec<PackageNeed> = [python::NEED].into_iter().chain(apt::CLIENT_NEEDS).collect();
+    prepare(workspace, steps, AgentProfile::Packaged, &needs)?;
+    let rig = workspace.rig();
+    steps.run("Debian guest", || debian::ensure_for_clients(rig))?;
+    let ansible = rig.dir().join("ansible");
+    steps.run("Ansible", || python::ensure(&ansible, python::ANSIBLE))?;
+    Ok(ansible.join("bin"))
 }
 
 fn prepare(

@@ -1,4 +1,4 @@
-//! The OpenAPI tools from PyPI, in a virtual environment of their own.
+//! Programs from PyPI, each set in a virtual environment of its own.
 
 use std::{path::Path, process::Command};
 
@@ -7,8 +7,11 @@ use anyhow::{Context, bail};
 use super::{apt::PackageNeed, stamp::InputStamp};
 use crate::{command, progress::Outcome};
 
-/// All packages with their exact versions; the first lines are the tools that the tests run.
-const REQUIREMENTS: &str = include_str!("python-requirements.txt");
+/// All packages of the OpenAPI tools with their exact versions; the first lines are the tools that the tests run.
+pub(super) const OPENAPI_TOOLS: &str = include_str!("python-requirements.txt");
+
+/// Ansible with all that it needs, in exact versions.
+pub(super) const ANSIBLE: &str = include_str!("ansible-requirements.txt");
 
 /// Python that can create a virtual environment.
 pub(crate) const NEED: PackageNeed =
@@ -17,21 +20,21 @@ pub(crate) const NEED: PackageNeed =
 /// Candidates in order: the first in `PATH` may be managed by the user, the second is Debian's.
 const INTERPRETERS: [&str; 2] = ["python3", "/usr/bin/python3"];
 
-/// Installs the tools unless exactly these versions are installed.
-pub(crate) fn ensure(venv: &Path) -> anyhow::Result<Outcome> {
+/// Installs the packages of a list unless exactly these versions are installed.
+pub(super) fn ensure(venv: &Path, requirements: &str) -> anyhow::Result<Outcome> {
     let Some(python) = interpreter() else {
         bail!(
             "no Python interpreter can create a virtual environment (tried python3 and /usr/bin/python3)"
         );
     };
     let version = command::run(Command::new(python).arg("--version"))?;
-    let stamp = InputStamp::of(venv.join("minions.stamp"), &(REQUIREMENTS, version));
+    let stamp = InputStamp::of(venv.join("minions.stamp"), &(requirements, version));
     if stamp.is_fresh(&venv.join("bin/python")) {
         return Ok(Outcome::Cached);
     }
     command::run(Command::new(python).args(["-m", "venv", "--clear"]).arg(venv))?;
     let list = venv.join("requirements.txt");
-    std::fs::write(&list, REQUIREMENTS)
+    std::fs::write(&list, requirements)
         .with_context(|| format!("cannot write {}", list.display()))?;
     let mut install = Command::new(venv.join("bin/python"));
     install.args(["-m", "pip", "install", "--quiet", "--requirement"]).arg(&list);
