@@ -20,6 +20,7 @@ fn reencoded(request: &Request) -> Vec<u8> {
         Request::ReadNetwork(call) => encode_request(call),
         Request::Exec(call) => encode_request(call),
         Request::ReportStatus(call) => encode_request(call),
+        Request::ReportSample(call) => encode_request(call),
         Request::WriteFile(call) => encode_request(call),
         Request::ExecStart(call) => encode_request(&**call),
         Request::ExecAttach(call) => encode_request(call),

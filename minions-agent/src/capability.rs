@@ -68,7 +68,9 @@ impl Capability {
     pub fn needed_by(request: &Request) -> Self {
         match request {
             Request::HealthCheck(_) | Request::TokenCheck(_) | Request::Restore(_) => Self::Health,
-            Request::ReportStatus(_) | Request::ReadNetwork(_) => Self::Status,
+            Request::ReportStatus(_) | Request::ReportSample(_) | Request::ReadNetwork(_) => {
+                Self::Status
+            }
             Request::ConfigureNetwork(_)
             | Request::ChangeNetwork(_)
             | Request::NetworkConfirm(_) => Self::Network,
@@ -208,7 +210,10 @@ mod tests {
     #[test]
     fn features_are_those_of_the_allowed_capabilities() {
         let of = |list: &str| list.parse::<Capabilities>().unwrap();
-        assert_eq!(of("health,status").features().names().collect::<Vec<_>>(), ["generations"]);
+        assert_eq!(
+            of("health,status").features().names().collect::<Vec<_>>(),
+            ["generations", "samples"]
+        );
         assert_eq!(
             of("health,exec,clock").features().names().collect::<Vec<_>>(),
             ["exec2", "exec_limits", "clock", "generations", "reuse"]
@@ -227,7 +232,8 @@ mod tests {
                 "forward_listen",
                 "quiesce",
                 "generations",
-                "reuse"
+                "reuse",
+                "samples"
             ]
         );
         assert_eq!(of("health,write_file").names().unwrap(), ["health", "write_file"]);

@@ -8,7 +8,7 @@
 //!  listen::vsock ──┐                       ┌─ ops::health
 //!                  ├─▶ Agent::serve ─▶ session ─▶ ops ─┼─ ops::exec ────────────▶ exec/
 //!  listen::hybrid ─┘   one stream      frames  one     ├─ ops::configure_network ▶ net/
-//!                                              reply   ├─ ops::report_status
+//!                                              reply   ├─ ops::report_status, report_sample
 //!                                                      ├─ ops::write_file ───────▶ minions-tree
 //!                                                      └─ ops::quiesce ──────────▶ quiesce/
 //! ```

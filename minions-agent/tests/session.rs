@@ -241,7 +241,11 @@ async fn requests_that_are_not_allowed_are_forbidden() {
 #[tokio::test]
 async fn an_agent_announces_only_what_it_serves() {
     for (flags, features, allowed) in [
-        (&["--allow", "health,status"][..], &["generations"][..], Some(&["health", "status"][..])),
+        (
+            &["--allow", "health,status"][..],
+            &["generations", "samples"][..],
+            Some(&["health", "status"][..]),
+        ),
         (
             &["--allow", "health,exec"],
             &["exec2", "exec_limits", "generations", "reuse"],
@@ -260,6 +264,7 @@ async fn an_agent_announces_only_what_it_serves() {
                 "forward_listen",
                 "generations",
                 "reuse",
+                "samples",
             ],
             Some(&["health", "status", "network", "exec", "write_file", "files", "forward"]),
         ),
@@ -278,6 +283,7 @@ async fn an_agent_announces_only_what_it_serves() {
                 "quiesce",
                 "generations",
                 "reuse",
+                "samples",
             ],
             None,
         ),

@@ -12,7 +12,7 @@
 //! * [`vm`]: the registry's knowledge of a VM.
 //! * [`health`], [`status`], [`network`], [`exec`], [`files`], [`forward`], [`clock`], [`power`], [`quiesce`]: one file per
 //!   resource.
-//! * [`restore`]: restores from a snapshot.
+//! * [`restore`]: restores from a snapshot. [`samples`]: figures of a guest over the last hour.
 //! * [`declaration`]: settings that VMs must have. [`explanation`]: where the settings of a VM come from.
 //! * [`pool`]: addresses for them. [`label`]: labels of VMs.
 //! * [`event`]: changes of VMs.
@@ -38,6 +38,7 @@ pub mod power;
 pub mod problem;
 pub mod quiesce;
 pub mod restore;
+pub mod samples;
 pub mod service;
 pub mod status;
 pub mod timestamp;

@@ -7,6 +7,7 @@ mod choices;
 mod error;
 mod file;
 mod restore_rules;
+mod sample_intervals;
 mod socket_owner;
 
 pub use agent_ports::{AgentPorts, PortRule};
@@ -15,6 +16,7 @@ pub use choices::{AuditRule, LogFormat, OptionalSetting, TcpOperate, TcpRead};
 pub use error::ConfigError;
 pub use minions_api::vm_pattern::{InvalidPattern, VmPattern};
 pub use restore_rules::{ClockLimit, RestorePolicy, RestoreRule, RestoreRules};
+pub use sample_intervals::{SampleIntervals, SampleRule};
 pub use socket_owner::SocketOwner;
 
 use clap::Parser;
@@ -135,6 +137,8 @@ pub struct Config {
     pub clock_limit: Option<Duration>,
     /// Restore steps of the VMs.
     pub restore: RestoreRules,
+    /// Intervals at which guests are asked for their figures.
+    pub samples: SampleIntervals,
     /// Time for which programs wait for a client to re-attach after its connection broke; `None` for the agent's default.
     pub reattach_grace: Option<Duration>,
     /// Time that requests in progress have to finish once the daemon is told to stop.
@@ -230,6 +234,7 @@ impl Config {
                 None => Some(DEFAULT_CLOCK_LIMIT),
             },
             restore: RestoreRules::parse(file.restore)?,
+            samples: SampleIntervals::parse(file.sample_interval_ms, file.samples)?,
             reattach_grace: file.reattach_grace_ms.map(Duration::from_millis),
             shutdown_grace: Duration::from_secs(grace),
             log_format: args.log_format.or(file.log_format).unwrap_or(LogFormat::Text),

@@ -143,6 +143,7 @@ impl Daemon {
             declared: self.declared.clone(),
             reattach_grace: self.config.reattach_grace,
             agent_ports: self.config.agent_ports.clone(),
+            samples: self.config.samples.clone(),
             announce: self.config.announce.then(|| trusted.clone()),
         };
         let socket_dir = self.config.socket_dir.clone();

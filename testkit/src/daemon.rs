@@ -8,7 +8,8 @@ pub use crate::wait::DEADLINE;
 use crate::wait::until_async;
 use minionsd::Daemon;
 use minionsd::config::{
-    AgentPorts, AuditRule, Config, LogFormat, RestoreRules, TcpOperate, TcpRead, TokenFile,
+    AgentPorts, AuditRule, Config, LogFormat, RestoreRules, SampleIntervals, TcpOperate, TcpRead,
+    TokenFile,
 };
 use reqwest::header::{AUTHORIZATION, HeaderMap};
 use serde_json::Value;
@@ -57,6 +58,8 @@ pub fn config(dir: &Path) -> Config {
         pool_size: 8,
         clock_limit: None,
         restore: RestoreRules::default(),
+        // A test counts the connections and requests that it causes.
+        samples: SampleIntervals { default: None, rules: Vec::new() },
         reattach_grace: None,
         shutdown_grace: Duration::from_secs(10),
         log_format: LogFormat::Text,

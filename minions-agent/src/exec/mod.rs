@@ -103,6 +103,8 @@ struct ExecutorState {
     owner: AgentProcess,
     defaults: ProgramDefaults,
     minted: AtomicU64,
+    /// Number of programs that were started.
+    started: AtomicU64,
     /// Random keys of the fingerprints.
     hasher: RandomState,
 }
@@ -140,6 +142,7 @@ impl Executor {
                 owner: AgentProcess::this(),
                 defaults,
                 minted: AtomicU64::new(0),
+                started: AtomicU64::new(0),
                 hasher: RandomState::new(),
             }),
             default_timeout: default_timeout.min(Duration::from_millis(MAX_TIMEOUT_MS)),
@@ -224,6 +227,12 @@ impl Executor {
     /// Returns the generation of the guest that an earlier agent has begun; 0 without one.
     pub(crate) fn generation(&self) -> u64 {
         self.shared.registry.generation()
+    }
+
+    /// Returns the number of programs of clients that run, and the number of programs that were started, including hooks.
+    pub(crate) fn counts(&self) -> (u32, u64) {
+        let running = MAX_RUNNING - self.shared.slots.available_permits();
+        (u32::try_from(running).unwrap_or(u32::MAX), self.shared.started.load(Ordering::Relaxed))
     }
 
     pub(crate) fn list(&self) -> ExecListed {
@@ -320,6 +329,7 @@ impl ExecutorState {
         let terminal = start.tty.is_some().then(|| stdout.clone());
         let pump = StreamPump::new(Arc::clone(&exec), stdin, stdout, stderr);
         let task = ProgramTask { exec: Arc::clone(&exec), process, pump, terminal, timeout, grace };
+        self.started.fetch_add(1, Ordering::Relaxed);
         self.registry.running(&exec);
         let (shared, lived) = (Arc::clone(self), Arc::clone(&exec));
         crate::task::spawn(async move {

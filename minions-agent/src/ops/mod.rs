@@ -2,11 +2,14 @@
 //! delegates, and maps errors to replies.
 
 mod configure_network;
+pub(crate) mod disks;
 pub(crate) mod exec;
 pub(crate) mod file;
 mod health;
 mod power;
+mod proc_files;
 mod quiesce;
+mod report_sample;
 pub(crate) mod report_status;
 mod restore;
 mod set_clock;
@@ -102,6 +105,9 @@ pub(crate) async fn answer(agent: &Agent, payload: &[u8]) -> RequestAnswer {
         Request::ExecSignal(call) => reply(&exec::signal(executor, call).await),
         Request::ExecRemove(call) => reply(&exec::remove(executor, call).await),
         Request::ReportStatus(_) => reply(&Ok(agent.status().report().await)),
+        Request::ReportSample(_) => {
+            reply(&Ok(report_sample::answer(agent.status().disks(), executor).await))
+        }
         Request::WriteFile(call) => reply(&write_file::answer(call).await),
         Request::SetClock(call) => reply(&set_clock::answer(call)),
         Request::Quiesce(call) => reply(&quiesce::quiesce(agent.quiescer(), call).await),

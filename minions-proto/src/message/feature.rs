@@ -40,11 +40,13 @@ pub enum Feature {
     Generations,
     /// `reuse`: after the last control message of an exec's stream, the connection takes requests again.
     Reuse,
+    /// `samples`: [`ReportSample`](super::ReportSample).
+    Samples,
 }
 
 impl Feature {
     /// All features of this version, in the order in which an agent announces them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Exec,
         Self::ExecLimits,
         Self::Network,
@@ -57,6 +59,7 @@ impl Feature {
         Self::Quiesce,
         Self::Generations,
         Self::Reuse,
+        Self::Samples,
     ];
 
     /// Returns the name on the wire.
@@ -75,6 +78,7 @@ impl Feature {
             Self::Quiesce => "quiesce",
             Self::Generations => "generations",
             Self::Reuse => "reuse",
+            Self::Samples => "samples",
         }
     }
 
@@ -91,6 +95,7 @@ impl Feature {
             Self::Forward | Self::ForwardListen => "forward",
             Self::Quiesce => "quiesce",
             Self::Generations => "health",
+            Self::Samples => "status",
         }
     }
 
@@ -110,6 +115,7 @@ impl Feature {
             Self::ForwardListen => "listening on ports and sockets in the guest",
             Self::Quiesce => "quiescing the guest for a snapshot",
             Self::Generations => "the steps after a restore from a snapshot",
+            Self::Samples => "samples of its figures",
             Self::Reuse => "requests on the connection of a stream that has ended",
         }
     }
@@ -227,7 +233,8 @@ mod tests {
             Feature::ForwardListen => Some(Feature::Quiesce),
             Feature::Quiesce => Some(Feature::Generations),
             Feature::Generations => Some(Feature::Reuse),
-            Feature::Reuse => None,
+            Feature::Reuse => Some(Feature::Samples),
+            Feature::Samples => None,
         };
         let chain: Vec<_> =
             std::iter::successors(Some(Feature::Exec), |last| next(*last)).collect();

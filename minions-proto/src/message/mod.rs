@@ -24,6 +24,7 @@ mod power;
 mod quiesce;
 mod reply;
 mod request;
+mod sample;
 mod signal;
 mod status;
 mod write_file;
@@ -71,6 +72,10 @@ pub use quiesce::{
 };
 pub use reply::{Done, ReplyError, decode_reply, encode_error, encode_reply};
 pub use request::{Request, RequestError};
+pub use sample::{
+    AgentFigures, CpuTimes, DiskCounters, GuestSample, InterfaceCounters, MemoryFigures,
+    PressureTimes, ProcessCounts, ReportSample,
+};
 pub use signal::Signal;
 pub use status::{Filesystem, Interface, Load, Os, ReportStatus, Status};
 pub use write_file::WriteFile;

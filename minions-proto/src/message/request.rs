@@ -13,6 +13,7 @@ use super::health::HealthCheck;
 use super::network::{ChangeNetwork, ConfigureNetwork, NetworkConfirm, ReadNetwork};
 use super::power::Power;
 use super::quiesce::{Quiesce, Thaw};
+use super::sample::ReportSample;
 use super::status::ReportStatus;
 use super::write_file::WriteFile;
 use crate::error::{AgentError, ErrorCode};
@@ -39,6 +40,8 @@ pub enum Request {
     Exec(Exec),
     /// Reports the status of the guest.
     ReportStatus(ReportStatus),
+    /// Reports a sample of the guest's figures.
+    ReportSample(ReportSample),
     /// Writes a file in the guest.
     WriteFile(WriteFile),
     /// Starts a program as an object; opens a stream.
@@ -125,6 +128,7 @@ impl Request {
             ReadNetwork::TYPE => Ok(Self::ReadNetwork(ReadNetwork {})),
             Exec::TYPE => fields(payload).map(Self::Exec),
             ReportStatus::TYPE => Ok(Self::ReportStatus(ReportStatus {})),
+            ReportSample::TYPE => Ok(Self::ReportSample(ReportSample {})),
             WriteFile::TYPE => fields(payload).map(Self::WriteFile),
             ExecStart::TYPE => fields(payload).map(Box::new).map(Self::ExecStart),
             ExecAttach::TYPE => fields(payload).map(Self::ExecAttach),
@@ -175,6 +179,7 @@ impl Request {
             Self::ReadNetwork(_) => ReadNetwork::TYPE,
             Self::Exec(_) => Exec::TYPE,
             Self::ReportStatus(_) => ReportStatus::TYPE,
+            Self::ReportSample(_) => ReportSample::TYPE,
             Self::WriteFile(_) => WriteFile::TYPE,
             Self::ExecStart(_) => ExecStart::TYPE,
             Self::ExecAttach(_) => ExecAttach::TYPE,

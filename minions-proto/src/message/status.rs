@@ -97,6 +97,12 @@ pub struct Filesystem {
     pub available_bytes: u64,
     /// True if the filesystem is mounted read-only.
     pub read_only: bool,
+    /// Number of inodes. Absent if the filesystem has no fixed number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inodes_total: Option<u64>,
+    /// Inodes in use. Absent if the filesystem has no fixed number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inodes_used: Option<u64>,
 }
 
 /// Network interface, as the guest's kernel reports it.

@@ -5,7 +5,7 @@
 //!   layers in front of each route. [`state`]: the state of all handlers.
 //! * [`vms`], [`health`], [`status`], [`clock`], [`power`], [`quiesce`], [`restored`], [`network`], [`exec`], [`files`],
 //!   [`forward`], [`events`], [`metrics`], [`service`], [`docs`]: one file per resource. [`vm_list`]: a long reply of
-//!   [`vms`]. [`declared`]: declarations, pools and configurations. [`dashboard`]: overview of all VMs, for browsers.
+//!   [`vms`]. [`declared`]: declarations, pools and configurations. [`samples`]: figures of guests. [`dashboard`]: overview of all VMs, for browsers.
 //! * [`problem`]: conversion of domain errors to problem details, in one exhaustive match.
 //! * [`extract`]: extractors for handlers: the VM, the deadline, the body. [`streamed`]: replies without an end.
 //!   [`websocket_close`]: the end of WebSockets.
@@ -41,6 +41,7 @@ mod quiesce;
 mod request_id;
 mod restored;
 mod router;
+mod samples;
 mod service;
 mod state;
 mod status;

@@ -9,7 +9,8 @@ use super::problem::ApiError;
 use super::state::ApiState;
 use super::{
     browser, clock, dashboard, declared, docs, events, exec, files, forward, health, host,
-    if_incarnation, metrics, network, power, problem, quiesce, restored, service, status, vms,
+    if_incarnation, metrics, network, power, problem, quiesce, restored, samples, service, status,
+    vms,
 };
 use crate::audit::AuditLog;
 use crate::config::Config;
@@ -84,6 +85,7 @@ fn routes(layers: &RouteLayers) -> OpenApiRouter<ApiState> {
         .routes(layers.around(Read, routes!(events::follow_events)))
         .routes(layers.around(Read, routes!(health::get_health)))
         .routes(layers.around(Read, routes!(status::get_status)))
+        .routes(layers.around(Read, routes!(samples::get_samples)))
         .routes(layers.around(Read, routes!(network::get_network)))
         .routes(layers.around(Operate, routes!(network::put_network)))
         .routes(layers.around(Operate, routes!(network::confirm_network)))
@@ -116,6 +118,8 @@ fn routes(layers: &RouteLayers) -> OpenApiRouter<ApiState> {
         .routes(layers.around(Read, routes!(service::get_version)))
         .routes(layers.around(Read, routes!(service::get_whoami)))
         .routes(layers.around(Read, routes!(metrics::get_metrics)))
+        .routes(layers.around(Read, routes!(samples::metrics::get_guest_metrics)))
+        .routes(layers.around(Read, routes!(samples::discovery::list_targets)))
         .routes(layers.around(Read, routes!(docs::get_openapi)))
 }
 

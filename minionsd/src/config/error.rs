@@ -90,6 +90,14 @@ pub enum ConfigError {
         #[source]
         source: InvalidPort,
     },
+    /// An interval between samples that is too short or too long.
+    #[error("`{field}` is {ms}: must be 1000 to 3600000, or 0 for no samples")]
+    InvalidSampleInterval {
+        /// The setting.
+        field: String,
+        /// The configured value.
+        ms: u64,
+    },
     /// A text that is not a pattern of VM names.
     #[error("`{field}` is {pattern:?}: {source}")]
     InvalidPattern {

@@ -4,6 +4,7 @@ use super::agent_ports::PortEntry;
 use super::choices::{AuditRule, LogFormat, OptionalSetting, TcpOperate, TcpRead};
 use super::error::ConfigError;
 use super::restore_rules::RestoreEntry;
+use super::sample_intervals::SampleEntry;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,9 @@ pub(super) struct ConfigFile {
     pub(super) clock_limit_ms: Option<u64>,
     #[serde(default)]
     pub(super) restore: Vec<RestoreEntry>,
+    pub(super) sample_interval_ms: Option<u64>,
+    #[serde(default)]
+    pub(super) samples: Vec<SampleEntry>,
     pub(super) reattach_grace_ms: Option<u64>,
     pub(super) shutdown_grace_secs: Option<u64>,
     pub(super) log_format: Option<LogFormat>,

@@ -12,6 +12,7 @@
 //! for which such a library needs a collector for each.
 
 use super::histogram::Histogram;
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
 /// Media type of the text format.
@@ -52,6 +53,17 @@ impl MetricsPage {
         MetricFamily { page: self, name }
     }
 
+    /// Begins a part of a family that is longer than a page. Only its first part has the head.
+    pub(crate) fn family_part(
+        &mut self,
+        name: &'static str,
+        kind: MetricType,
+        help: &str,
+        is_first: bool,
+    ) -> MetricFamily<'_> {
+        if is_first { self.family(name, kind, help) } else { MetricFamily { page: self, name } }
+    }
+
     /// Writes a family with one figure.
     pub(crate) fn one(
         &mut self,
@@ -80,6 +92,21 @@ impl MetricFamily<'_> {
         self.line("", labels, value);
     }
 
+    /// Writes a figure whose first labels are written already.
+    pub(crate) fn labelled(
+        &mut self,
+        EscapedLabels(first): &EscapedLabels,
+        labels: &[(&str, &str)],
+        value: impl Display,
+    ) {
+        let text = &mut self.page.text;
+        let _ = write!(text, "{}{{{first}", self.name);
+        for (name, value) in labels {
+            let _ = write!(text, ",{name}=\"{}\"", EscapedLabel(value));
+        }
+        let _ = writeln!(text, "}} {value}");
+    }
+
     pub(crate) fn histogram(&mut self, labels: &[(&str, &str)], histogram: &Histogram) {
         let (figures, sum) = histogram.figures();
         let count = figures.last().map_or(0, |(_, count)| *count);
@@ -101,6 +128,18 @@ impl MetricFamily<'_> {
         }
         let close = if labels.is_empty() { "" } else { "}" };
         let _ = writeln!(text, "{close} {value}");
+    }
+}
+
+/// Labels that many figures have in common, at least one: `vm="web-1",label_app="web"`.
+#[derive(Debug)]
+pub(crate) struct EscapedLabels(String);
+
+impl EscapedLabels {
+    pub(crate) fn of(labels: &BTreeMap<String, String>) -> Self {
+        let labels =
+            labels.iter().map(|(name, value)| format!("{name}=\"{}\"", EscapedLabel(value)));
+        Self(labels.collect::<Vec<_>>().join(","))
     }
 }
 
@@ -133,6 +172,21 @@ mod tests {
                         a_total{x=\"1\",y=\"q\\\"b\\\\n\\n\"} 3\n\
                         # HELP b B.\n# TYPE b gauge\nb 0.5\n";
         assert_eq!(page.finish(), expected);
+    }
+
+    #[test]
+    fn figures_may_share_their_first_labels() {
+        let labels = [("label_app", "we\"b"), ("vm", "web-1")];
+        let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let labels = EscapedLabels::of(&labels);
+        let mut page = MetricsPage::default();
+        let mut family = page.family("a", MetricType::Gauge, "As.");
+        family.labelled(&labels, &[], 1);
+        family.labelled(&labels, &[("x", "\n")], 2.5);
+        let text = page.finish();
+        assert!(text.ends_with(
+            "a{label_app=\"we\\\"b\",vm=\"web-1\"} 1\na{label_app=\"we\\\"b\",vm=\"web-1\",x=\"\\n\"} 2.5\n"
+        ), "{text}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::task::ReconcilerTask;
 use super::wanted::WantedConfig;
 use super::*;
 use crate::budget::MemoryBudget;
-use crate::config::{Config, RestoreRules};
+use crate::config::{Config, RestoreRules, SampleIntervals};
 use crate::declared::{DeclaredStore, StoreThread};
 use crate::descriptors::Descriptors;
 use crate::vm::look_slot::{LookNews, LookReport, LookRequest, RegularLook};
@@ -53,6 +53,7 @@ impl TestHost {
             reattach_grace: None,
             agent_ports: config.agent_ports.clone(),
             announce: None,
+            samples: SampleIntervals::default(),
         };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let trusted = TrustedOwners::of(&config);

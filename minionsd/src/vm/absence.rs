@@ -4,7 +4,7 @@ use super::registry::{Registry, SharedResources, VmSettings};
 use super::silence::serve;
 use super::socket_dir::TrustedOwners;
 use crate::budget::MemoryBudget;
-use crate::config::{Config, RestoreRules};
+use crate::config::{Config, RestoreRules, SampleIntervals};
 use crate::descriptors::Descriptors;
 use minions_api::vm::{Failure, VmState};
 use std::fs::{self, Permissions};
@@ -53,6 +53,7 @@ impl TestHost {
             reattach_grace: None,
             agent_ports,
             announce: None,
+            samples: SampleIntervals::default(),
         };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let registry = Registry::start(dir.path().to_owned(), trusted, each, means, &tasks, &stop);

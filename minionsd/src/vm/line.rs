@@ -24,8 +24,10 @@ use crate::agent::{AgentConnection, ConnectError, Connector, PendingDial, Permis
 use minions_api::Timestamp;
 use minions_proto::AgentPort;
 use minions_proto::connection::ExchangeError;
-use minions_proto::message::{ChangeNetwork, Health, HealthCheck, NetworkChanged, TokenCheck};
-use open_connection::{OpenConnection, PendingCheck};
+use minions_proto::message::{
+    ChangeNetwork, GuestSample, Health, HealthCheck, NetworkChanged, ReportSample, TokenCheck,
+};
+use open_connection::{OpenConnection, OwedReply, PendingCheck};
 use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, sleep_until};
 
@@ -94,8 +96,8 @@ struct ProbeAttempt {
 /// Input on the connection.
 enum ProbeInput {
     Reply(Result<Box<Health>, ExchangeError>),
-    /// Late reply to a look for drift.
-    LateLook(Result<NetworkChanged, ExchangeError>),
+    /// Late reply to a request that followed a probe.
+    Late(Result<(), ExchangeError>),
     /// End of an idle connection.
     End,
 }
@@ -199,6 +201,19 @@ impl ProbeConnection {
         reply
     }
 
+    /// Asks the agent for a sample of the guest's figures. Returns `None` if it fails or is not answered in time; a late reply
+    /// is ignored.
+    ///
+    /// Not cancel safe: the connection is then useless.
+    pub(super) async fn sample(&mut self) -> Option<GuestSample> {
+        let held = self.held.as_mut().filter(|held| !held.is_asked())?;
+        let sample = held.sample().await;
+        if held.is_broken() {
+            self.held = None;
+        }
+        sample
+    }
+
     /// Waits for the next event: the outcome of the current probe, a late answer, or the end of the connection.
     ///
     /// Cancel safe.
@@ -299,7 +314,7 @@ impl ProbeConnection {
 
     fn received(&mut self, received: ProbeInput, connector: &Connector) -> Option<ProbeEvent> {
         match received {
-            ProbeInput::LateLook(reply) => self.late_look(reply),
+            ProbeInput::Late(reply) => self.late(reply),
             ProbeInput::End => {
                 self.held = None;
                 Some(ProbeEvent::Broke)
@@ -325,11 +340,11 @@ impl ProbeConnection {
         }
     }
 
-    /// Ignores the late reply to a look for drift.
-    fn late_look(&mut self, reply: Result<NetworkChanged, ExchangeError>) -> Option<ProbeEvent> {
+    /// Ignores the late reply to a request that followed a probe.
+    fn late(&mut self, reply: Result<(), ExchangeError>) -> Option<ProbeEvent> {
         match reply {
-            Ok(_) | Err(ExchangeError::Agent(_)) => {
-                self.held.as_mut()?.owes_look = false;
+            Ok(()) | Err(ExchangeError::Agent(_)) => {
+                self.held.as_mut()?.owes = None;
                 None
             }
             Err(error) => self.lost(error),
@@ -419,8 +434,11 @@ impl ProbeConnection {
 /// Cancel safe.
 async fn received(held: &mut Option<OpenConnection>) -> ProbeInput {
     match held {
-        Some(held) if held.owes_look => {
-            ProbeInput::LateLook(held.connection.answer::<ChangeNetwork>().await)
+        Some(OpenConnection { owes: Some(OwedReply::Look), connection, .. }) => {
+            ProbeInput::Late(connection.answer::<ChangeNetwork>().await.map(drop))
+        }
+        Some(OpenConnection { owes: Some(OwedReply::Sample), connection, .. }) => {
+            ProbeInput::Late(connection.answer::<ReportSample>().await.map(drop))
         }
         Some(held) if held.asked.is_some() => {
             ProbeInput::Reply(held.connection.answer::<HealthCheck>().await.map(Box::new))

@@ -12,6 +12,7 @@
 //!   [`look_slot`]: looks for drift on the supervisor's connection. [`network_differences`]: their findings as text.
 //! * [`generation`]: rewinds, and owners of instance ids. [`vmm_token`]: what tells an agent that its VMM is another
 //!   one. [`restore`]: requests to run the restore steps. [`declared_settings`]: what declarations say about them.
+//! * [`samples`]: figures of guests that are kept for an hour.
 //! * [`announce`]: announcements of agents. [`boot_times`]: the timeline of a boot.
 //! * [`process`]: the process that listens on a socket.
 
@@ -35,6 +36,7 @@ pub(crate) mod process;
 mod quiesce_lease;
 pub(crate) mod registry;
 pub(crate) mod restore;
+pub(crate) mod samples;
 #[cfg(test)]
 mod silence;
 pub(crate) mod socket_dir;

@@ -11,6 +11,7 @@ use super::look_slot::LookSlot;
 use super::network_news::NetworkNews;
 use super::quiesce_lease::HostLease;
 use super::restore::{LastNetworks, RestorePlan};
+use super::samples::SampleSeries;
 use super::socket_dir::TrustedOwners;
 use super::status::VmStatus;
 use super::supervisor::{Supervisor, Verdict};
@@ -20,7 +21,7 @@ use crate::agent::{
     StreamTurns, VmSocket,
 };
 use crate::budget::MemoryBudget;
-use crate::config::{AgentPorts, RestoreRules};
+use crate::config::{AgentPorts, RestoreRules, SampleIntervals};
 use crate::declared::DeclaredStore;
 use crate::descriptors::Descriptors;
 use crate::events::EventHistory;
@@ -58,6 +59,7 @@ pub(crate) struct Vm {
     restores: watch::Sender<u64>,
     networks: LastNetworks,
     look_slot: LookSlot,
+    samples: SampleSeries,
     reattach_grace: Option<Duration>,
 }
 
@@ -109,6 +111,11 @@ impl Vm {
     /// Returns the place for looks that the supervisor makes.
     pub(crate) fn look_slot(&self) -> &LookSlot {
         &self.look_slot
+    }
+
+    /// Returns the samples of the guest's figures.
+    pub(crate) fn samples(&self) -> &SampleSeries {
+        &self.samples
     }
 
     /// Makes the supervisor treat the guest as restored, and waits for the report of the steps. Returns `None` at the
@@ -166,6 +173,8 @@ pub(crate) struct VmSettings {
     pub(crate) reattach_grace: Option<Duration>,
     /// VSOCK ports of the agents.
     pub(crate) agent_ports: AgentPorts,
+    /// Intervals between samples of the guests' figures.
+    pub(crate) samples: SampleIntervals,
     /// Owners that may hold the directories of sockets for announcements; `None` for no such sockets.
     pub(crate) announce: Option<TrustedOwners>,
 }
@@ -396,6 +405,7 @@ impl RegistryTask {
         let announced = self.listen_for_agent(&name, &socket_path);
         let networks = self.networks.clone();
         let policy = self.each.restore.of(&name);
+        let samples = SampleSeries::new(self.each.samples.of(&name));
         let (stop, lease, look_slot) =
             (self.stop.child_token(), HostLease::default(), LookSlot::default());
         let (publish_agent, agent) = watch::channel(AgentStatus::default());
@@ -424,6 +434,7 @@ impl RegistryTask {
             announced,
             lease: lease.clone(),
             look_slot: look_slot.clone(),
+            samples: samples.clone(),
             restores: restores.subscribe(),
         };
         self.supervised += 1;
@@ -446,6 +457,7 @@ impl RegistryTask {
             restores,
             networks,
             look_slot,
+            samples,
             reattach_grace: self.each.reattach_grace,
         };
         self.known.insert(name, KnownVm { socket, supervisor: number, stop, vm: vm.clone() });

@@ -45,6 +45,7 @@ mod quiesce;
 mod reboots;
 mod rest;
 mod restricted_agent;
+mod samples;
 mod shutdown;
 mod socket_dir;
 mod supervision;

@@ -51,7 +51,7 @@ async fn a_disabled_operation_is_a_501_that_names_it() {
 async fn enabled_operations_are_announced_and_answered() {
     let (daemon, _vm) = restricted_to(&[Capability::Health, Capability::Status]).await;
     let health = daemon.get("/vms/web-1/health").await;
-    assert_eq!(health.json["agent"]["features"], json!(["generations"]), "{health:?}");
+    assert_eq!(health.json["agent"]["features"], json!(["generations", "samples"]), "{health:?}");
     assert_eq!(health.json["agent"]["allowed"], json!(["health", "status"]), "{health:?}");
     let vm = daemon.get("/vms/web-1").await;
     assert_eq!(vm.json["agent"]["allowed"], json!(["health", "status"]), "{vm:?}");
@@ -86,7 +86,8 @@ async fn enabled_operations_are_announced_and_answered() {
         "forward_listen",
         "quiesce",
         "generations",
-        "reuse"
+        "reuse",
+        "samples"
     ]);
     assert_eq!(health.json["agent"]["features"], features, "{health:?}");
     assert_eq!(health.json["agent"].get("allowed"), None, "{health:?}");

@@ -81,6 +81,8 @@ struct GuestState {
     life: u64,
     /// The life in which the guest booted last.
     boot: u64,
+    /// Reply to a request for a sample; `None` for an agent without the feature.
+    sample: Option<SampleReply>,
     /// False while no agent listens.
     listens: bool,
     /// Requests to power off or to reboot.
@@ -88,6 +90,15 @@ struct GuestState {
     /// Remembered programs.
     programs: HashMap<ExecId, ProgramState>,
     oldest_first: VecDeque<ExecId>,
+}
+
+/// Reply of a guest's agent to a request for a sample.
+#[derive(Debug, Clone)]
+pub enum SampleReply {
+    /// Sample with arbitrary figures.
+    Figures(Value),
+    /// Silence, whereas other requests are answered.
+    Never,
 }
 
 /// Program that was started.
@@ -124,6 +135,7 @@ impl Guest {
             breaches: BreachCounts::default(),
             life,
             boot: life,
+            sample: None,
             listens: true,
             power_requests: 0,
             programs: HashMap::new(),
@@ -174,6 +186,11 @@ impl Guest {
         }
         state.programs.clear();
         state.oldest_first.clear();
+    }
+
+    /// Sets what the agent replies to a request for a sample, and makes it announce the feature.
+    pub fn reply_to_sample(&self, reply: SampleReply) {
+        self.state().sample = Some(reply);
     }
 
     /// Sets whether an agent listens. Without one, new connections are closed, as the guest's kernel does.
@@ -233,6 +250,9 @@ impl Guest {
             if matches!(manner, Manner::Mute) || self.state().life != connected_to {
                 return self.until_reset(connected_to, stream).await;
             }
+            if self.hides_sample(&payload) {
+                return self.until_reset(connected_to, stream).await;
+            }
             let GuestAnswer { reply, stream: then } = self.answer(&payload);
             if manner == Manner::Hangs {
                 return self.until_reset(connected_to, stream).await;
@@ -249,6 +269,12 @@ impl Guest {
             }
         }
         Ok(())
+    }
+
+    /// Reports whether a request is never answered.
+    fn hides_sample(&self, payload: &[u8]) -> bool {
+        matches!(self.state().sample, Some(SampleReply::Never))
+            && matches!(Request::decode(payload), Ok(Request::ReportSample(_)))
     }
 
     /// Keeps a connection silent. Returns when the client closes it, or sends bytes after a restart of the guest.
@@ -289,6 +315,7 @@ impl Guest {
                 Some(program) => return attached(attach.id, false, &program, attach.stdout),
                 None => encode_error(&AgentError::new(ErrorCode::ExecGone, "no such exec")),
             },
+            Ok(Request::ReportSample(_)) if self.sample().is_some() => encode_reply(&self.sample()),
             // Accepted without effect: the test continues.
             Ok(Request::Power(_)) if self.shared.dialect == Dialect::Objects => {
                 self.state().power_requests += 1;
@@ -345,13 +372,23 @@ impl Guest {
         let name = &self.shared.name;
         let mut health = json!({ "uptime_secs": self.next_number(), "hostname": name });
         if self.shared.dialect == Dialect::Objects {
+            let samples = self.state().sample.as_ref().map(|_| Feature::Samples);
+            let features = [Some(Feature::Exec), Some(Feature::Power), samples];
+            let features: Vec<_> = features.into_iter().flatten().map(Feature::name).collect();
             health["agent"] = json!({
                 "name": "guest", "version": "0", "protocol": 2,
-                "features": [Feature::Exec.name(), Feature::Power.name()],
+                "features": features,
                 "boot_id": format!("{name} boot {boot}"), "instance_id": format!("{name} {life}"),
             });
         }
         health
+    }
+
+    fn sample(&self) -> Option<Value> {
+        match &self.state().sample {
+            Some(SampleReply::Figures(figures)) => Some(figures.clone()),
+            Some(SampleReply::Never) | None => None,
+        }
     }
 
     fn status(&self) -> Value {

@@ -13,7 +13,7 @@ mod process;
 
 pub use behaviour::Behaviour;
 pub use boot::Boot;
-pub use guest::{BreachCounts, Dialect, Guest, Manner};
+pub use guest::{BreachCounts, Dialect, Guest, Manner, SampleReply};
 pub use handshakes::HandshakeCounter;
 pub use ledger::{Ledger, OrderRuns};
 pub use minions_agent::Capability;

@@ -1,6 +1,6 @@
 //! CPU usage, from samples taken in the background.
 
-use super::proc_files::CpuTicks;
+use super::super::proc_files::CpuTicks;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -49,8 +49,8 @@ impl CpuTicks {
     /// Returns the usage since `before` in percent, rounded to a tenth. The kernel's idle ticks can decrease
     /// slightly.
     fn busy_since(self, before: Self) -> Option<f64> {
-        let total = u32::try_from(self.total.checked_sub(before.total)?).ok()?;
-        let idle = u32::try_from(self.idle.saturating_sub(before.idle)).ok()?.min(total);
+        let total = u32::try_from(self.total().checked_sub(before.total())?).ok()?;
+        let idle = u32::try_from(self.idle().saturating_sub(before.idle())).ok()?.min(total);
         let busy = f64::from(total - idle) / f64::from(total) * 100.0;
         (total > 0).then(|| (busy * 10.0).round() / 10.0)
     }
@@ -62,8 +62,10 @@ mod tests {
 
     #[test]
     fn usage_is_computed_between_two_samples() {
-        let before = CpuTicks { idle: 1_000, total: 2_000, cpus: 1 };
-        let busy = |idle, total| CpuTicks { idle, total, cpus: 1 }.busy_since(before);
+        let ticks =
+            |idle, total| CpuTicks { modes: [total - idle, 0, 0, idle, 0, 0, 0, 0], cpus: 1 };
+        let before = ticks(1_000, 2_000);
+        let busy = |idle, total| ticks(idle, total).busy_since(before);
         assert_eq!(busy(1_075, 2_100), Some(25.0));
         assert_eq!(busy(1_000, 2_100), Some(100.0));
         assert_eq!(busy(999, 2_100), Some(100.0));

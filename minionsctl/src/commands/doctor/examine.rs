@@ -392,7 +392,7 @@ mod tests {
                                 "instance_id": "i", "features": features, "allowed": allowed });
             version(&health(json!({ "agent": agent })))
         };
-        let restricted = of(json!(["generations"]), json!(["health", "status"]));
+        let restricted = of(json!(["generations", "samples"]), json!(["health", "status"]));
         assert_eq!(restricted.verdict, Verdict::Fine);
         let refused = "restricted: started without network, exec, write_file, clock, power, files, forward, quiesce (--allow)";
         assert!(restricted.finding.ends_with(refused), "{restricted:?}");

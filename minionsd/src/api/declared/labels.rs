@@ -14,12 +14,12 @@ use serde::Deserialize;
 #[into_params(parameter_in = Query)]
 pub(in super::super) struct VmQuery {
     /// Labels that the VMs must have: `app=web,env!=prod,tier,!legacy`.
-    label: Option<String>,
+    pub(in super::super) label: Option<String>,
     /// State that the VMs must have.
     #[param(value_type = Option<VmState>)]
-    state: Option<VmState>,
+    pub(in super::super) state: Option<VmState>,
     /// Name, or pattern with `*` and `?`.
-    name: Option<String>,
+    pub(in super::super) name: Option<String>,
 }
 
 /// Parsed [`VmQuery`].

@@ -2,13 +2,16 @@
 
 use super::super::look_slot::LookRequest;
 use crate::agent::AgentConnection;
+use minions_proto::Call;
 use minions_proto::foreign_service::ForeignService;
-use minions_proto::message::{ChangeNetwork, Feature, Health, NetworkChanged, VmmToken};
+use minions_proto::message::{
+    ChangeNetwork, Feature, GuestSample, Health, NetworkChanged, ReportSample, VmmToken,
+};
 use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, timeout_at};
 
-/// Deadline for the answer to a look for drift. Probes wait meanwhile.
-const LOOK_DEADLINE: Duration = Duration::from_secs(1);
+/// Deadline for the answer to a request that follows a probe. Probes wait meanwhile.
+const EXTRA_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Limit of unanswered health checks on one connection: enough for one per second until the first dial. A request
 /// has 27 bytes.
@@ -24,8 +27,17 @@ pub(super) struct OpenConnection {
     /// Latest reply, while more replies are outstanding.
     pub(super) reply: Option<Box<Health>>,
     pub(super) answered: Option<Instant>,
-    /// True while the reply to a look for drift is outstanding. It comes before those to later health checks.
-    pub(super) owes_look: bool,
+    /// Outstanding reply to a request that followed a probe. It comes before those to later health checks.
+    pub(super) owes: Option<OwedReply>,
+}
+
+/// Reply to a request that followed a probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OwedReply {
+    /// Reply to a look for drift.
+    Look,
+    /// Sample of the guest's figures.
+    Sample,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -37,30 +49,43 @@ pub(super) struct PendingCheck {
 impl OpenConnection {
     /// Takes over a new connection.
     pub(super) fn new(connection: AgentConnection) -> Self {
-        Self { connection, token: None, asked: None, reply: None, answered: None, owes_look: false }
+        Self { connection, token: None, asked: None, reply: None, answered: None, owes: None }
     }
 
     /// Asks for a look for drift. Returns `None` if it fails or is not answered in time.
     ///
     /// Not cancel safe: the connection is then useless.
     pub(super) async fn look(&mut self, request: &LookRequest) -> Option<NetworkChanged> {
-        let until = Instant::now() + LOOK_DEADLINE;
+        let until = Instant::now() + EXTRA_DEADLINE;
         self.connection.ask_encoded(request.frame(), until).await.ok()?;
-        self.owes_look = true;
-        let reply = timeout_at(until, self.connection.answer::<ChangeNetwork>()).await.ok()?;
-        self.owes_look = false;
+        self.owed::<ChangeNetwork>(OwedReply::Look, until).await
+    }
+
+    /// Asks for a sample of the guest's figures. Returns `None` if it fails or is not answered in time.
+    ///
+    /// Not cancel safe: the connection is then useless.
+    pub(super) async fn sample(&mut self) -> Option<GuestSample> {
+        let until = Instant::now() + EXTRA_DEADLINE;
+        self.connection.ask(&ReportSample {}, until).await.ok()?;
+        self.owed::<ReportSample>(OwedReply::Sample, until).await
+    }
+
+    async fn owed<C: Call>(&mut self, owed: OwedReply, until: Instant) -> Option<C::Reply> {
+        self.owes = Some(owed);
+        let reply = timeout_at(until, self.connection.answer::<C>()).await.ok()?;
+        self.owes = None;
         self.connection.get_mut().rest();
         reply.ok()
     }
 
     /// Reports whether the connection is useless after an exchange.
     pub(super) fn is_broken(&self) -> bool {
-        !self.owes_look && !self.connection.is_reusable()
+        self.owes.is_none() && !self.connection.is_reusable()
     }
 
     /// Reports whether a reply is outstanding.
     pub(super) fn is_asked(&self) -> bool {
-        self.asked.is_some() || self.owes_look
+        self.asked.is_some() || self.owes.is_some()
     }
 
     /// Reports whether the latest reply announces that the agent knows tokens.

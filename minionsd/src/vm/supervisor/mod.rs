@@ -26,6 +26,7 @@ use super::probe_error::ProbeError;
 use super::process::WatchedProcess;
 use super::quiesce_lease::HostLease;
 use super::restore::RestorePlan;
+use super::samples::SampleSeries;
 use super::status::{AgentIdentity, StateChange, VmStatus};
 use crate::agent::{AgentStatus, CallAccess, CallOutcomes, Listener, Permission, Pool, SocketId};
 use crate::clock::ClockKeeper;
@@ -35,7 +36,7 @@ use generation::{GenerationState, SettledProbe};
 use minions_api::event::{Event, EventKind};
 use minions_api::vm::{Failure, VmState};
 use minions_api::{Timestamp, VmName};
-use minions_proto::message::Health;
+use minions_proto::message::{Feature, Health};
 use presence::SocketPresence;
 use rand::RngExt;
 use std::sync::Arc;
@@ -80,6 +81,8 @@ pub(crate) struct Supervisor {
     pub(crate) lease: HostLease,
     /// Place for looks for drift.
     pub(crate) look_slot: LookSlot,
+    /// Samples of the guest's figures.
+    pub(crate) samples: SampleSeries,
     /// Last announcement of the agent.
     pub(super) announced: watch::Receiver<Option<ReceivedAnnouncement>>,
     /// Number of the last client's request to restore the guest.
@@ -209,7 +212,7 @@ impl Supervisor {
                 let pause = match waits {
                     Some(pause) => pause,
                     None if late => backoff(1, 1.0),
-                    None => self.pause(),
+                    None => self.samples.before_due(self.pause()),
                 };
                 hold.due = self.plan(hold.probed_at, pause);
             }
@@ -281,8 +284,12 @@ impl Supervisor {
         {
             self.network_news.tell(&self.name);
         }
+        let agent = health.agent.as_ref();
+        let reports_samples = health.quiesced.is_none()
+            && agent.is_some_and(|agent| agent.supports(Feature::Samples));
         self.answered(*health, Timestamp::now());
         self.look(&mut hold.line).await;
+        self.sample(&mut hold.line, reports_samples).await;
         self.spare(hold);
         None
     }
@@ -293,6 +300,15 @@ impl Supervisor {
         let Some(look) = self.look_slot.take_due(Instant::now()) else { return };
         let reply = Box::pin(line.look(&look.request)).await;
         self.look_slot.made(look, reply);
+    }
+
+    /// Asks for a sample of the guest's figures if one is due. Boxed as the look is. A sample that fails says nothing about the
+    /// VM's state.
+    async fn sample(&self, line: &mut ProbeConnection, is_reported: bool) {
+        if self.samples.take_due(is_reported) {
+            let sample = Box::pin(line.sample()).await;
+            self.samples.asked(sample, Timestamp::now());
+        }
     }
 
     /// Frees descriptors for other VMs: closes the own connection if descriptors are short, and evicts idle ones.
@@ -424,6 +440,7 @@ impl Supervisor {
             let (who, moved) = status.answered(health, now);
             if who != AgentIdentity::Same {
                 self.pool.flush();
+                self.samples.begin_boot();
             }
             identity = who;
             moved

@@ -9,18 +9,15 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-/// Deadline for a listing: statvfs(2) hangs on a filesystem whose server is gone.
-const PATIENCE: Duration = Duration::from_secs(1);
-
 /// Limit of the protocol. A container host has hundreds of filesystems.
 const MAX_LISTED: usize = 1024;
 
 /// Filesystem types without storage of their own. They are only listed if one of them is the root filesystem.
-const VIRTUAL: &[&str] = &["devtmpfs", "hugetlbfs", "ramfs", "tmpfs", "efivarfs"];
+const VIRTUAL: &[&str] = &["autofs", "devtmpfs", "hugetlbfs", "ramfs", "tmpfs", "efivarfs"];
 
 /// Lists filesystems, one listing at a time: while one hangs, no further one is started.
 #[derive(Debug)]
-pub(super) struct DiskLister {
+pub(crate) struct DiskLister {
     look: Arc<Semaphore>,
 }
 
@@ -31,14 +28,18 @@ impl Default for DiskLister {
 }
 
 impl DiskLister {
-    /// Returns all filesystems that have blocks; `None` if one of them hangs.
-    pub(super) async fn list(&self) -> Option<Vec<Filesystem>> {
-        let look = timeout(PATIENCE, Arc::clone(&self.look).acquire_owned()).await.ok()?.ok()?;
-        let listed = crate::task::spawn_blocking(move || {
-            let _look = look;
-            list()
-        });
-        timeout(PATIENCE, listed).await.ok()?.ok()?
+    /// Returns all filesystems that have blocks; `None` if that takes longer than `patience`: statvfs(2) hangs on a filesystem
+    /// whose server is gone.
+    pub(super) async fn list(&self, patience: Duration) -> Option<Vec<Filesystem>> {
+        let listed = async {
+            let look = Arc::clone(&self.look).acquire_owned().await.ok()?;
+            let listed = crate::task::spawn_blocking(move || {
+                let _look = look;
+                list()
+            });
+            listed.await.ok()?
+        };
+        timeout(patience, listed).await.ok()?
     }
 }
 
@@ -67,6 +68,8 @@ fn filesystem(mount: &MountEntry) -> Option<Filesystem> {
     if figures.f_blocks == 0 {
         return None;
     }
+    // Filesystems that create inodes as needed, such as btrfs, report none.
+    let has_inodes = figures.f_files > 0;
     let bytes = |blocks: u64| blocks.saturating_mul(figures.f_frsize);
     Some(Filesystem {
         mount_point: mount.mount_point.display().to_string(),
@@ -76,5 +79,7 @@ fn filesystem(mount: &MountEntry) -> Option<Filesystem> {
         used_bytes: bytes(figures.f_blocks.saturating_sub(figures.f_bfree)),
         available_bytes: bytes(figures.f_bavail),
         read_only: figures.f_flag.contains(StatVfsMountFlags::RDONLY),
+        inodes_total: has_inodes.then_some(figures.f_files),
+        inodes_used: has_inodes.then(|| figures.f_files.saturating_sub(figures.f_ffree)),
     })
 }
