@@ -167,6 +167,8 @@ impl Agent {
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
         self.serve_boxed(Box::new(stream)).await;
+        #[cfg(target_env = "gnu")]
+        crate::heap::connection_ended();
     }
 
     async fn serve_boxed(&self, stream: BoxedStream<'_>) {
