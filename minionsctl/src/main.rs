@@ -5,7 +5,7 @@
 //! * [`cli`]: the command line grammar (clap). [`usage`]: reports of command lines that cannot be parsed.
 //! * [`failure`]: the error type, with a hint for each error. [`exit`]: exit codes.
 //! * [`config`]: address, token and certificates; flags override the environment, which overrides files. [`contexts`]:
-//!   named addresses with their credentials. [`host_address`]: forms of an address.
+//!   named addresses with their credentials. [`host_address`]: forms of an address. [`heap`]: freed memory.
 //! * [`client`]: minionsd over HTTP. [`agent`]: one agent over its socket, without minionsd, at an
 //!   [`agent_address`]. [`target`]: one of the two.
 //! * [`guest_listener`]: a listening socket in a guest, which is opened again when it is lost.
@@ -35,6 +35,7 @@ mod exit;
 mod failure;
 mod guest_listener;
 mod guest_relay;
+mod heap;
 mod host_address;
 mod link;
 mod link_error;

@@ -3,6 +3,7 @@
 use super::connection::ForwardTo;
 use crate::cli::ListenAddress;
 use crate::failure::Failure;
+use crate::heap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -10,13 +11,16 @@ use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 /// Pause after an `accept` that failed for lack of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Number of connections after whose end freed memory is returned to the kernel.
+const TRIM_AFTER: usize = 32;
 
 /// Listening socket.
 #[derive(Debug)]
@@ -71,35 +75,59 @@ impl ForwardListener {
     ///
     /// The listening socket cannot accept connections any more.
     pub(super) async fn serve(self, to: ForwardTo, places: Arc<Semaphore>) -> io::Result<()> {
-        let mut connections = JoinSet::new();
+        let (mut connections, mut ended) = (JoinSet::new(), 0);
         loop {
             // The semaphore is never closed.
             let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
-            while connections.try_join_next().is_some() {}
+            let accepted = loop {
+                tokio::select! {
+                    accepted = self.accept() => break accepted,
+                    // Frees the memory of a connection that has ended.
+                    Some(_) = connections.join_next() => {
+                        ended += 1;
+                        if ended >= TRIM_AFTER && connections.len() < TRIM_AFTER {
+                            ended = 0;
+                            heap::trim();
+                        }
+                    }
+                }
+            };
             let to = to.clone();
-            let accepted = match &self {
-                Self::Tcp(listener, _) => listener.accept().await.map(|(stream, _)| {
-                    connections.spawn(async move {
+            match accepted {
+                Ok(AcceptedStream::Tcp(stream)) => {
+                    _ = connections.spawn(async move {
                         let _ = stream.set_nodelay(true);
                         to.serve_tcp(stream).await;
                         drop(place);
-                    });
-                }),
-                Self::Unix(listener, _) => listener.accept().await.map(|(stream, _)| {
-                    connections.spawn(async move {
+                    })
+                }
+                Ok(AcceptedStream::Unix(stream)) => {
+                    _ = connections.spawn(async move {
                         to.serve_unix(stream).await;
                         drop(place);
-                    });
-                }),
-            };
-            if let Err(error) = accepted {
-                match error.kind() {
-                    io::ErrorKind::InvalidInput => return Err(error),
-                    _ => sleep(PAUSE).await,
+                    })
                 }
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Err(error),
+                Err(_) => sleep(PAUSE).await,
             }
         }
     }
+
+    /// Accepts a connection.
+    ///
+    /// Cancel safe.
+    async fn accept(&self) -> io::Result<AcceptedStream> {
+        match self {
+            Self::Tcp(listener, _) => Ok(AcceptedStream::Tcp(listener.accept().await?.0)),
+            Self::Unix(listener, _) => Ok(AcceptedStream::Unix(listener.accept().await?.0)),
+        }
+    }
+}
+
+/// Connection of a client of the listener.
+enum AcceptedStream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
 }
 
 /// Listens on a path. Replaces a socket on which no process listens any more, but no other file.
