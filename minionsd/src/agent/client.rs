@@ -293,3 +293,6 @@ impl AgentClient {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

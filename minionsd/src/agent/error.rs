@@ -207,4 +207,20 @@ mod tests {
         assert_eq!(text(&[]), "agent lacks setting the guest's clock (feature `clock`)");
         assert_eq!(text(&["a", "b"]), "agent lacks `a`, `b` (feature `clock`)");
     }
+
+    #[test]
+    fn a_refusal_says_whether_a_part_of_the_request_may_have_been_done() {
+        let answer = |code: Option<AgentCode>, restored| {
+            let error = AgentError { code, restored, ..AgentError::new(AgentCode::Other, "m") };
+            CallError::from(AgentRefusal::Answer(error)).may_have_executed()
+        };
+        assert!(answer(Some(AgentCode::NetworkFailed), None));
+        assert!(answer(Some(AgentCode::NetworkFailed), Some(false)));
+        assert!(!answer(Some(AgentCode::NetworkFailed), Some(true)), "all of it was restored");
+        assert!(answer(None, None), "a base agent sends no code");
+        assert!(!answer(Some(AgentCode::CommandNotFound), None));
+        let too_old = AgentRefusal::too_old(Feature::Clock, &[]);
+        assert!(!CallError::from(too_old).may_have_executed());
+        assert!(!CallError::from(AgentRefusal::OtherIncarnation(None)).may_have_executed());
+    }
 }

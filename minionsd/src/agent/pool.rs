@@ -354,4 +354,4 @@ impl Drop for WaitingCaller<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -93,3 +93,55 @@ impl OutputAcks {
         self.passed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use futures_util::FutureExt;
+
+    fn output(channel: Channel, len: usize) -> ChannelMessage {
+        ChannelMessage { channel, payload: Bytes::from(vec![b'x'; len]) }
+    }
+
+    fn acks() -> OutputAcks {
+        OutputAcks::of(&ExecAttached {
+            id: "x".parse().unwrap(),
+            created: false,
+            pid: 1,
+            stdout: 1_000,
+            stderr: 50,
+            stdin: 0,
+            stdin_acked: 0,
+            stdin_window: 0,
+            stdin_closed: false,
+            reattach_grace_ms: None,
+        })
+    }
+
+    #[test]
+    fn an_ack_is_due_after_256_kib_of_both_outputs_and_contains_both_offsets() {
+        let acks = acks();
+        for _ in 0..2 {
+            acks.passed_on(&output(Channel::Stdout, 200 * 1024));
+            acks.passed_on(&output(Channel::Stderr, 56 * 1024 - 1));
+            assert!(acks.due().now_or_never().is_none(), "one byte is missing");
+            acks.passed_on(&output(Channel::Stderr, 1));
+            assert!(acks.due().now_or_never().is_some());
+        }
+        acks.passed_on(&output(Channel::Stdout, 256 * 1024));
+        let expected =
+            HostControl::Ack { stdout: 1_000 + (2 * 200 + 256) * 1024, stderr: 50 + 2 * 56 * 1024 };
+        assert_eq!(acks.due().now_or_never(), Some(expected));
+    }
+
+    #[test]
+    fn a_client_that_acknowledges_is_left_to_do_so() {
+        let acks = acks();
+        acks.passed_on(&output(Channel::Stdout, 256 * 1024));
+        acks.leave_to_client();
+        assert!(acks.due().now_or_never().is_none());
+        acks.passed_on(&output(Channel::Stdout, 1024 * 1024));
+        assert!(acks.due().now_or_never().is_none());
+    }
+}

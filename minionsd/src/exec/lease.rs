@@ -139,3 +139,37 @@ async fn come_back_and_leave(target: &ExecTarget, id: ExecId) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::stream::tests::pair;
+    use bytes::{Bytes, BytesMut};
+    use minions_proto::AgentError;
+    use minions_proto::channel::Ended;
+    use minions_proto::frame::Decoder;
+    use minions_proto::message::{Outcome, Usage};
+    use tokio::io::AsyncWriteExt;
+
+    /// Leaves a stream on which the agent sends output, and then `last`.
+    async fn left(last: AgentControl) -> LeaveEnd {
+        let (mut stream, mut agent, _epoch) = pair(Decoder::new());
+        let mut bytes = BytesMut::new();
+        let payload = Bytes::from_static(b"output");
+        ChannelMessage { channel: Channel::Stdout, payload }.encode(&mut bytes);
+        ChannelMessage::agent(&AgentControl::Heartbeat).encode(&mut bytes);
+        ChannelMessage::agent(&last).encode(&mut bytes);
+        agent.write_all(&bytes).await.unwrap();
+        stream.writer.queue(&ChannelMessage::host(&HostControl::Leave));
+        end_of(stream).await
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_read_to_its_last_message_after_leave() {
+        let outcome = Outcome::Exited { code: 0 };
+        let exit = AgentControl::Exit(Ended { outcome, usage: Usage::default() });
+        assert_eq!(left(exit).await, LeaveEnd::Closed);
+        let error = AgentError::new(AgentCode::TakenOver, "m");
+        assert_eq!(left(AgentControl::Error(error)).await, LeaveEnd::TakenOver);
+    }
+}

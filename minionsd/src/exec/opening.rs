@@ -233,3 +233,41 @@ fn may_pass(error: &ExecError) -> bool {
         CallError::Refused(AgentRefusal::TooOld(_) | AgentRefusal::OtherIncarnation(_)) => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unreachable(failure: Failure) -> ExecError {
+        TransportError::Unreachable { failure, message: "m".into() }.into()
+    }
+
+    #[test]
+    fn only_the_end_of_the_guest_ends_the_attempts_to_re_attach() {
+        for failure in
+            [Failure::NoListener, Failure::NoSocket, Failure::Rebooting, Failure::PoweredOff]
+        {
+            assert!(death(&unreachable(failure)).is_some_and(|why| !why.is_empty()), "{failure:?}");
+        }
+        for failure in [Failure::NoAgent, Failure::AgentSilent, Failure::PausedOrHung] {
+            assert_eq!(death(&unreachable(failure)), None, "{failure:?}");
+        }
+        assert_eq!(death(&TransportError::Lost { sent: true }.into()), None);
+        assert_eq!(death(&TransportError::TimedOut { sent: true }.into()), None);
+    }
+
+    #[test]
+    fn the_last_failure_of_a_request_that_was_sent_says_so_and_keeps_a_timeout() {
+        let sent = |error: TransportError| match as_sent(&error.into()) {
+            ExecError::Call(CallError::Transport(error)) => error,
+            other => panic!("{other:?}"),
+        };
+        assert!(matches!(
+            sent(TransportError::TimedOut { sent: false }),
+            TransportError::TimedOut { sent: true }
+        ));
+        for error in [TransportError::Lost { sent: false }, TransportError::Overloaded] {
+            assert!(matches!(sent(error), TransportError::Lost { sent: true }));
+        }
+    }
+}

@@ -215,6 +215,7 @@ impl DirectoryEvents {
 mod tests {
     use super::*;
     use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
+    use rustix::io::Errno;
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::os::unix::net::UnixListener;
 
@@ -229,6 +230,22 @@ mod tests {
 
     fn names(dir: &Path) -> Vec<String> {
         scan(dir, &trusted()).unwrap().sockets.into_keys().map(String::from).collect()
+    }
+
+    #[test]
+    fn only_a_failure_to_read_the_directory_keeps_the_known_vms() {
+        let unreadable =
+            |errno: Errno| Distrust::Unreadable { path: "/d".into(), source: errno.into() };
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::IO] {
+            assert!(is_passing(&unreadable(errno)), "{errno:?}");
+        }
+        for errno in [Errno::NOENT, Errno::NOTDIR] {
+            assert!(!is_passing(&unreadable(errno)), "{errno:?}");
+        }
+        let path = PathBuf::from("/d");
+        assert!(!is_passing(&Distrust::Owner { path: path.clone(), uid: 7 }));
+        assert!(!is_passing(&Distrust::Group { path: path.clone(), gid: 7 }));
+        assert!(!is_passing(&Distrust::Others(path)));
     }
 
     #[test]

@@ -12,44 +12,79 @@ use minions_proto::handshake::{accept, grant};
 use std::pin::Pin;
 use tempfile::TempDir;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::time::{advance, pause};
+use tokio::time::{advance, pause, resume};
 use tokio_util::task::TaskTracker;
 
-const DEADLINE: Duration = Duration::from_secs(20);
+/// Deadline for anything that happens at once on an idle machine.
+pub(in crate::agent) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Most dials of all pools together: more than one pool starts.
+const DIALS: usize = 16;
 
 /// Pool of a VM whose connections the test accepts.
-struct PoolOfVm {
-    pool: Pool,
+pub(in crate::agent) struct PoolOfVm {
+    pub(in crate::agent) pool: Pool,
+    dials: Dials,
     listener: UnixListener,
     _dir: TempDir,
 }
 
 impl PoolOfVm {
-    fn new(limit: usize) -> Self {
+    pub(in crate::agent) fn new(limit: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("web-1.vsock");
         let listener = UnixListener::bind(&path).unwrap();
         let socket = VmSocket { id: SocketId::at(&path).unwrap(), path };
         let (descriptors, meters) = (Descriptors::of_process(), Arc::new(Meters::default()));
-        let dials = Dials::new(4, TaskTracker::new(), descriptors, MemoryBudget::default(), meters);
-        let pool = Pool::new(Connector::new(socket, dials), limit, Arc::default());
-        Self { pool, listener, _dir: dir }
+        let budget = MemoryBudget::default();
+        let dials = Dials::new(DIALS, TaskTracker::new(), descriptors, budget, meters);
+        let pool = Pool::new(Connector::new(socket, dials.clone()), limit, Arc::default());
+        Self { pool, dials, listener, _dir: dir }
     }
 
     /// Leaves one idle connection in the pool, and returns the VMM's end of it.
     async fn with_idle_connection(&self) -> UnixStream {
-        let vmm = async {
-            let accepted = timeout_at(Instant::now() + DEADLINE, self.listener.accept()).await;
-            let (mut stream, _) = accepted.expect("the pool dials").unwrap();
-            accept(&mut stream, DEADLINE).await.unwrap();
-            grant(&mut stream, 7).await.unwrap();
-            stream
-        };
-        let checkout = self.pool.checkout(Lane::Quick, true, Instant::now() + DEADLINE);
-        let (checkout, vmm) = tokio::join!(checkout, vmm);
-        drop(checkout.unwrap());
+        let (checkout, vmm) = self.new_connection(Lane::Quick).await;
+        drop(checkout);
         assert_eq!(self.pool.figures().idle, 1);
         vmm
+    }
+
+    /// Leaves one idle connection in the pool that has just carried a stream, and returns the VMM's end of it.
+    async fn with_idle_connection_of_stream(&self) -> UnixStream {
+        let (checkout, vmm) = self.new_connection(Lane::Stream).await;
+        self.give_back_after_stream(checkout);
+        assert_eq!(self.pool.figures().idle, 1);
+        vmm
+    }
+
+    fn give_back_after_stream(&self, checkout: Checkout) {
+        let (connection, epoch, _permit) = checkout.into_parts().unwrap();
+        let idle = IdleConnection { connection, since: Instant::now(), after_stream: true };
+        self.pool.0.pooled.give_back(idle, &epoch);
+    }
+
+    /// Accepts a connection that the pool dials, and returns the VMM's end of it.
+    pub(in crate::agent) async fn accept(&self) -> UnixStream {
+        let accepted = timeout_at(Instant::now() + DEADLINE, self.listener.accept()).await;
+        let (mut stream, _) = accepted.expect("the pool dials").unwrap();
+        accept(&mut stream, DEADLINE).await.unwrap();
+        grant(&mut stream, 7).await.unwrap();
+        stream
+    }
+
+    /// Takes a connection from the pool, which must dial, and returns it with the VMM's end of it.
+    async fn new_connection(&self, lane: Lane) -> (Checkout, UnixStream) {
+        let checkout = self.pool.checkout(lane, true, Instant::now() + DEADLINE);
+        let (checkout, vmm) = tokio::join!(checkout, self.accept());
+        (checkout.unwrap(), vmm)
+    }
+
+    /// Reports whether a call gets the idle connection at once, without a health check. Otherwise the checkout is
+    /// abandoned after it has begun the check.
+    fn reuses_at_once(&self, lane: Lane, idempotent: bool) -> bool {
+        let checkout = self.pool.checkout(lane, idempotent, Instant::now() + DEADLINE);
+        checkout.now_or_never().is_some_and(|checkout| checkout.unwrap().is_reused())
     }
 }
 
@@ -119,4 +154,69 @@ async fn a_caller_waits_5_seconds_for_a_permit() {
     assert_eq!(begun.elapsed().as_secs(), 5);
     let late = pool.permit(Lane::Long, Instant::now() + Duration::from_secs(1)).await;
     assert!(matches!(late, Err(CheckoutError::TimedOut)), "{late:?}");
+}
+
+#[tokio::test]
+async fn a_call_that_must_not_be_repeated_checks_a_connection_that_was_idle_for_a_second() {
+    for (idle_ms, lane, idempotent, expected) in [
+        (0, Lane::Quick, false, true),
+        (999, Lane::Stream, false, true),
+        (1_000, Lane::Stream, false, false),
+        (1_000, Lane::Quick, false, false),
+        (30_000, Lane::Quick, false, false),
+        (30_000, Lane::Quick, true, true),
+    ] {
+        let vm = PoolOfVm::new(2);
+        let _vmm = vm.with_idle_connection().await;
+        pause();
+        advance(Duration::from_millis(idle_ms)).await;
+        let reused = vm.reuses_at_once(lane, idempotent);
+        assert_eq!(reused, expected, "{lane:?}, {idempotent}, idle for {idle_ms} ms");
+        resume();
+    }
+}
+
+#[tokio::test]
+async fn only_a_stream_takes_a_connection_of_a_stream_without_a_check() {
+    for (lane, idempotent, expected) in [
+        (Lane::Stream, false, true),
+        (Lane::Quick, true, true),
+        (Lane::Quick, false, false),
+        (Lane::Forward, false, false),
+    ] {
+        let vm = PoolOfVm::new(2);
+        let _vmm = vm.with_idle_connection_of_stream().await;
+        assert_eq!(vm.reuses_at_once(lane, idempotent), expected, "{lane:?}, {idempotent}");
+    }
+}
+
+#[tokio::test]
+async fn streams_leave_no_more_idle_connections_than_the_limit() {
+    let vm = PoolOfVm::new(2);
+    let mut used = Vec::new();
+    for _ in 0..4 {
+        used.push(vm.new_connection(Lane::Stream).await);
+    }
+    let _vmms: Vec<_> = used
+        .into_iter()
+        .map(|(checkout, vmm)| {
+            vm.give_back_after_stream(checkout);
+            vmm
+        })
+        .collect();
+    assert_eq!(vm.pool.figures().idle, 2);
+}
+
+#[tokio::test]
+async fn eight_streams_dial_at_once_and_a_quick_call_does_not_wait_for_them() {
+    let vm = PoolOfVm::new(2);
+    let checkout = |lane| Box::pin(vm.pool.checkout(lane, false, Instant::now() + DEADLINE));
+    let lanes = [Lane::Stream, Lane::Background, Lane::Forward, Lane::Stream];
+    let mut streams: Vec<_> = lanes.into_iter().cycle().take(12).map(checkout).collect();
+    // No dial is answered, so each of them stays in flight.
+    assert!(streams.iter_mut().all(|stream| stream.now_or_never().is_none()));
+    assert_eq!(vm.dials.in_flight(), 8);
+    let mut quick = checkout(Lane::Quick);
+    assert!(quick.as_mut().now_or_never().is_none());
+    assert_eq!(vm.dials.in_flight(), 9);
 }

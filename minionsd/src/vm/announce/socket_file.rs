@@ -287,3 +287,50 @@ fn remove(path: &Path, id: (u64, u64)) {
         let _ = fs::remove_file(path);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_socket_that_was_bound_is_given_away_and_only_under_one_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let [of_vm, path, other] =
+            ["web-1.vsock", "web-1.vsock_1025", "x"].map(|name| dir.path().join(name));
+        let _vm = StdListener::bind(&of_vm).unwrap();
+        let of_vm = fs::symlink_metadata(of_vm).unwrap();
+        let file = SocketFile::bound(&path, &"web-1".parse().unwrap()).unwrap();
+        file.give(&path, &of_vm).unwrap();
+
+        fs::hard_link(&path, &other).unwrap();
+        assert!(file.give(&path, &of_vm).is_err(), "another name would get the owner too");
+        fs::remove_file(&other).unwrap();
+        file.give(&path, &of_vm).unwrap();
+
+        let _other = StdListener::bind(&other).unwrap();
+        fs::rename(&other, &path).unwrap();
+        assert!(file.give(&path, &of_vm).is_err(), "another socket has the name");
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "").unwrap();
+        assert!(file.give(&path, &of_vm).is_err(), "another file has the name");
+    }
+
+    #[test]
+    fn the_directory_may_belong_to_the_owner_of_the_vms_socket_if_those_above_are_trusted() {
+        const OWNER: u32 = 65534;
+        let trusted = TrustedOwners::of(&crate::config::Config::parse("").unwrap());
+        let above = tempfile::tempdir().unwrap();
+        let set_mode = |mode| fs::set_permissions(&above, Permissions::from_mode(mode)).unwrap();
+        set_mode(0o755);
+        let dir = above.path().join("vms");
+        fs::create_dir(&dir).unwrap();
+        let socket = dir.join("web-1.vsock");
+        check_directory(&socket, OWNER, &trusted).unwrap();
+        std::os::unix::fs::chown(&dir, Some(OWNER), None)
+            .expect("this test needs root: run it with sudo");
+        check_directory(&socket, OWNER, &trusted).unwrap();
+        assert!(check_directory(&socket, OWNER - 1, &trusted).is_err(), "another user's directory");
+        set_mode(0o777);
+        assert!(check_directory(&socket, OWNER, &trusted).is_err(), "anyone can replace it");
+    }
+}

@@ -144,3 +144,70 @@ fn the_backoff_grows_to_its_limit_and_is_never_zero() {
     }
     assert_eq!(last, BACKOFF_MAX);
 }
+
+#[test]
+fn a_vm_that_answers_is_probed_every_5_seconds_with_10_percent_of_jitter() {
+    let mut status = found();
+    status.answered(health("1"), Timestamp::now());
+    let pauses = [0.0, 0.5, 1.0].map(|jitter| status.pause(jitter).as_millis());
+    assert_eq!(pauses, [4_500, 5_000, 5_500]);
+}
+
+/// Returns the status of a ready VM whose VMM is this process.
+fn ready_on_running_vmm() -> VmStatus {
+    let vmm = ProcessId { pid: std::process::id(), started: None, name: None };
+    let mut status = VmStatus { vmm: Some(vmm), ..found() };
+    status.answered(health("1"), Timestamp::now());
+    status
+}
+
+#[test]
+fn only_a_guest_that_answered_before_and_is_silent_now_counts_as_paused_or_hung() {
+    let reason = |mut status: VmStatus, failure| {
+        failed(&mut status, failure);
+        status.reason.map(|reason| reason.failure)
+    };
+    for silent in [Failure::NoHandshake, Failure::AgentSilent] {
+        assert_eq!(reason(ready_on_running_vmm(), silent), Some(Failure::PausedOrHung));
+        let never_seen = VmStatus { vmm: ready_on_running_vmm().vmm, ..found() };
+        assert_eq!(reason(never_seen, silent), Some(silent));
+        let unknown_vmm = VmStatus { vmm: None, ..ready_on_running_vmm() };
+        assert_eq!(reason(unknown_vmm, silent), Some(silent));
+    }
+    assert_eq!(reason(ready_on_running_vmm(), Failure::NoAgent), Some(Failure::NoAgent));
+}
+
+#[test]
+fn the_next_boot_ends_the_reboot_that_explains_failures() {
+    let mut status = ready_on_running_vmm();
+    status.asked_to_end(EndingKind::Reboot);
+    let reason = |status: &mut VmStatus| {
+        failed(status, Failure::NoAgent);
+        status.reason.as_ref().map(|reason| reason.failure)
+    };
+    assert_eq!(reason(&mut status), Some(Failure::Rebooting));
+    // The boot that ends may still answer.
+    status.answered(health("1"), Timestamp::now());
+    assert_eq!(reason(&mut status), Some(Failure::Rebooting));
+    let mut next = health("2");
+    next.agent.as_mut().unwrap().boot_id = "next".into();
+    status.answered(next, Timestamp::now());
+    assert_eq!(reason(&mut status), Some(Failure::NoAgent));
+}
+
+#[test]
+fn a_missing_listener_is_that_of_a_new_socket_only_after_the_vmm_has_created_one() {
+    let mut status = ready_on_running_vmm();
+    status.asked_to_end(EndingKind::Reboot);
+    assert_eq!(failed(&mut status, Failure::NoListener), VmState::Stale);
+
+    let mut status = ready_on_running_vmm();
+    for socket in [None, Some(SocketId::default())] {
+        status.socket_changed(socket, Timestamp::now());
+    }
+    assert_eq!(failed(&mut status, Failure::NoListener), VmState::Unreachable);
+    let reason = status.reason.as_ref().map(|reason| (reason.failure, reason.layer));
+    assert_eq!(reason, Some((Failure::Rebooting, Some(Failure::NoSocket))));
+    status.vmm = None;
+    assert_eq!(failed(&mut status, Failure::NoListener), VmState::Stale);
+}

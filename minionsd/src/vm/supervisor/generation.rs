@@ -407,6 +407,17 @@ mod tests {
     }
 
     #[test]
+    fn an_agent_with_long_ids_gets_no_restore_steps() {
+        let [fits, long] = [MAX_ID_LEN, MAX_ID_LEN + 1].map(|len| "x".repeat(len));
+        assert!(has_usable_ids(&AgentInfo {
+            boot_id: fits.as_str().into(),
+            ..agent(&fits, 1, None)
+        }));
+        assert!(!has_usable_ids(&agent(&long, 1, None)));
+        assert!(!has_usable_ids(&AgentInfo { boot_id: long.into(), ..agent("x", 1, None) }));
+    }
+
+    #[test]
     fn a_rewind_whose_request_was_lost_is_not_forgotten() {
         let (mut state, _asked) = state();
         assert_eq!(state.next(&agent("x", 5, None)), NextStep::Nothing);

@@ -28,7 +28,7 @@ use super::quiesce_lease::HostLease;
 use super::restore::RestorePlan;
 use super::samples::SampleSeries;
 use super::status::{AgentIdentity, StateChange, VmStatus};
-use crate::agent::{AgentStatus, CallAccess, CallOutcomes, Listener, Permission, Pool, SocketId};
+use crate::agent::{AgentStatus, CallOutcomes, Listener, Permission, Pool, SocketId};
 use crate::clock::ClockKeeper;
 use crate::events::EventHistory;
 use crate::metrics::Meters;
@@ -185,13 +185,8 @@ impl Supervisor {
 
     /// Returns the permission for calls.
     fn permission(&self, hold: &SupervisorState) -> Permission {
-        match self.status.borrow().call_access() {
-            CallAccess::Refused(reason) => Permission::Refused(reason),
-            CallAccess::Undecided | CallAccess::Allowed if hold.presence.is_there() => {
-                hold.line.permission()
-            }
-            CallAccess::Undecided | CallAccess::Allowed => Permission::Asked,
-        }
+        let access = self.status.borrow().call_access();
+        hold.presence.permission(access, || hold.line.permission())
     }
 
     /// Handles an event on the connection and plans the next probe.

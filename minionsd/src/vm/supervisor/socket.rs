@@ -3,7 +3,7 @@
 //! Cloud Hypervisor removes its socket at each reboot of the guest, and creates it again. The listening
 //! process distinguishes a reboot from another VM of the same name; the kernel reports it to each client.
 
-use super::presence::{SocketPresence, Verdict};
+use super::presence::{LOOK, PresenceCheck, SocketPresence, Verdict};
 use super::{Supervisor, SupervisorState};
 use crate::agent::Permission;
 use minions_api::Timestamp;
@@ -13,9 +13,6 @@ use tokio::time::Instant;
 /// Time for a VMM that removed its socket to create it again. Cloud Hypervisor took 0.1 s to 1.7 s in an emulated
 /// machine; it allocates the guest's memory first.
 const ABSENT_LIMIT: Duration = Duration::from_secs(30);
-
-/// Interval between checks of a VMM whose end no pidfd reports.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// Time for a new socket to have a listener that the kernel reports: `bind(2)` comes before `listen(2)`.
 const IDENTIFIED_WITHIN: Duration = Duration::from_millis(500);
@@ -54,28 +51,19 @@ impl Supervisor {
     pub(super) fn look_at_socket(&self, hold: &mut SupervisorState) -> Option<Verdict> {
         let now = Instant::now();
         let vmm = hold.vmm.as_ref().filter(|vmm| vmm.id.is_alive()).map(|vmm| vmm.id.pid);
-        match hold.presence {
-            SocketPresence::There => None,
-            SocketPresence::Absent { until, .. } if vmm.is_none() || now >= until => {
-                Some(Verdict::Gone)
+        let listener = match hold.presence {
+            SocketPresence::Unidentified { .. } => *hold.listeners.borrow_and_update(),
+            SocketPresence::There | SocketPresence::Absent { .. } => None,
+        };
+        match hold.presence.check(vmm, listener, now) {
+            PresenceCheck::Undecided(presence) => hold.presence = presence,
+            PresenceCheck::Identified(socket) => {
+                hold.presence = SocketPresence::There;
+                self.change(|status| status.socket_changed(Some(socket), Timestamp::now()));
             }
-            SocketPresence::Absent { until, .. } => {
-                hold.presence = SocketPresence::Absent { until, look: now + LOOK };
-                None
-            }
-            SocketPresence::Unidentified { socket, until } => {
-                let listener = *hold.listeners.borrow_and_update();
-                match listener.filter(|listener| listener.socket == socket) {
-                    Some(listener) if vmm.is_some() && listener.pid == vmm => {
-                        hold.presence = SocketPresence::There;
-                        self.change(|status| status.socket_changed(Some(socket), Timestamp::now()));
-                        None
-                    }
-                    None if now < until => None,
-                    Some(_) | None => Some(Verdict::Replaced),
-                }
-            }
+            PresenceCheck::Ended(verdict) => return Some(verdict),
         }
+        None
     }
 
     /// Handles the end of a dial to a socket whose process is not known yet.
