@@ -283,6 +283,8 @@ impl Supervisor {
         let reports_samples = health.quiesced.is_none()
             && agent.is_some_and(|agent| agent.supports(Feature::Samples));
         self.answered(*health, Timestamp::now());
+        // The state is published, so calls must not be refused while the agent is asked for more.
+        self.pool.gate().set(self.permission(hold));
         self.look(&mut hold.line).await;
         self.sample(&mut hold.line, reports_samples).await;
         self.spare(hold);
